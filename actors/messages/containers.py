@@ -1,0 +1,156 @@
+"""Between an agent and the ports of its own process: the containerizer and the sandbox files.
+
+These never cross the network in production, but they are messages like any other, so that the simulator can lose the
+process, delay a launch, or report an OOM kill.
+"""
+
+from __future__ import annotations
+
+from mesos_actor.actors.ids import ContainerId, FrameworkId, OperationId
+from mesos_actor.actors.messages.base import Message, Value
+from mesos_actor.actors.messages.values import Command
+from mesos_actor.actors.resources import Resources
+
+# -- agent to containerizer -----------------------------------------------------------------------------------------
+
+
+class LaunchContainer(Message, frozen=True):
+    """Make the sandbox, fetch the URIs, start the command in a session of its own. Answer: ContainerStarted or
+    ContainerFailed, then ContainerExited. Launching an id that is already known answers with what is known of it."""
+
+    container_id: ContainerId
+    framework_id: FrameworkId
+    command: Command
+    resources: Resources
+    env: dict[str, str] = {}
+    """Added to the command's own environment; wins over it."""
+    executor: bool = False
+    """True: give the process a key to this agent's mailbox, as principal `executor:<container id>`."""
+
+
+class KillContainer(Message, frozen=True):
+    """TERM to every process of the container, KILL after the grace. Repeated: only an earlier deadline counts."""
+
+    container_id: ContainerId
+    grace_ms: int
+
+
+class ForgetContainer(Message, frozen=True):
+    """The agent has kept the exit status; the containerizer may drop its own record of it."""
+
+    container_id: ContainerId
+
+
+class RecoverContainers(Message, frozen=True):
+    """After a start: these containers should exist; any other is an orphan and is killed. Answer: ContainersRecovered."""
+
+    container_ids: tuple[ContainerId, ...]
+
+
+class MeasureContainers(Message, frozen=True):
+    """How much do these use? Answer: ContainerUsage."""
+
+    container_ids: tuple[ContainerId, ...]
+    operation_id: OperationId = OperationId("")
+
+
+# -- containerizer to agent -----------------------------------------------------------------------------------------
+
+
+class ContainerStarted(Message, frozen=True):
+    """The command runs as this process."""
+
+    container_id: ContainerId
+    pid: int
+
+
+class ContainerFailed(Message, frozen=True):
+    """The command never ran. `reason`: `fetch` (a URI), `sandbox` (directory, file), `spawn` (exec refused), `full`."""
+
+    container_id: ContainerId
+    reason: str
+    text: str
+
+
+class ContainerExited(Message, frozen=True):
+    """The command's own process ended and its whole tree is gone. Both None: the status cannot be known, as told in
+    `text`. Repeated until ForgetContainer."""
+
+    container_id: ContainerId
+    exit_status: int | None = None
+    signal: int | None = None
+    killed: bool = False
+    """Whether a KillContainer went before the end."""
+    text: str = ""
+
+
+class RecoveredContainer(Value, frozen=True):
+    container_id: ContainerId
+    running: bool
+    pid: int = 0
+    exit_status: int | None = None
+    signal: int | None = None
+    killed: bool = False
+    text: str = ""
+
+
+class ContainersRecovered(Message, frozen=True):
+    """What became of the containers asked about, one entry each. One that was never started, or of which nothing is
+    known, is absent."""
+
+    containers: tuple[RecoveredContainer, ...]
+
+
+class Usage(Value, frozen=True):
+    """What one container uses now. (Mesos: ResourceStatistics)"""
+
+    container_id: ContainerId
+    processes: int
+    cpu_time_ms: int
+    """User and system time of the tree since the start."""
+    rss_bytes: int
+    timestamp_us: int
+
+
+class ContainerUsage(Message, frozen=True):
+    usages: tuple[Usage, ...]
+    operation_id: OperationId = OperationId("")
+
+
+# -- agent and clients to the sandbox port --------------------------------------------------------------------------
+
+
+class ReadFile(Message, frozen=True):
+    """A piece of a file in a container's sandbox. `path` is relative to it (`stdout`, `stderr`, `out/x`); a path that
+    leaves the sandbox is refused. Answer: FileData."""
+
+    container_id: ContainerId
+    framework_id: FrameworkId
+    path: str
+    offset_bytes: int
+    length_bytes: int
+    """At most 256 KiB are returned. `offset_bytes` < 0 counts from the end."""
+    operation_id: OperationId = OperationId("")
+
+
+class FileData(Message, frozen=True):
+    """`data` from `offset_bytes`; `size_bytes` is the file's size now. `error` set: nothing could be read, and why."""
+
+    operation_id: OperationId
+    offset_bytes: int
+    size_bytes: int
+    data: bytes = b""
+    error: str = ""
+
+
+class CollectGarbage(Message, frozen=True):
+    """Remove the sandboxes of ended containers older than `max_age_ms` at full free space, sooner as the disk fills
+    (Mesos: --gc_delay, --gc_disk_headroom). `keep` are never touched. Answer: GarbageCollected."""
+
+    max_age_ms: int
+    keep: tuple[ContainerId, ...] = ()
+
+
+class GarbageCollected(Message, frozen=True):
+    removed: tuple[ContainerId, ...]
+    free_fraction_permille: int

@@ -1,0 +1,193 @@
+"""The nouns: offers, tasks, agents, frameworks as they appear inside messages.
+
+Names and meaning follow Mesos' include/mesos/v1/mesos.proto unless said otherwise; units stand last in the names.
+"""
+
+from __future__ import annotations
+
+from mesos_actor.actors.ids import (
+    Address,
+    AgentId,
+    ContainerId,
+    ExecutorId,
+    FrameworkId,
+    OfferId,
+    OperationId,
+    Principal,
+    Role,
+    TaskId,
+    UpdateId,
+)
+from mesos_actor.actors.messages.base import Value
+from mesos_actor.actors.resources import Attributes, Resources
+from mesos_actor.actors.task import Reason, Source, TaskState
+
+DEFAULT_KILL_GRACE_MS = 3_000
+"""TERM to KILL for a command task, unless the task or the kill says otherwise (Mesos: built-in executors, 3 s)."""
+
+DEFAULT_REFUSE_MS = 5_000
+"""How long a declined agent is not offered again (Mesos: Filters.refuse_seconds, 5 s)."""
+
+MAX_REFUSE_MS = 365 * 24 * 3600 * 1000
+"""Longer filters are cut to this (Mesos: 365 days)."""
+
+
+class Uri(Value, frozen=True):
+    """A local file to copy into the sandbox before the task starts: an absolute path or `file://` URL on the agent."""
+
+    path: str
+    output_file: str = ""
+    """Its name in the sandbox, a relative path; empty: the last part of `path`."""
+    executable: bool = False
+    extract: bool = False
+    """Unpack a .tar, .tar.gz, .tgz, .tar.bz2, .tar.xz or .zip in the sandbox."""
+
+
+class Command(Value, frozen=True):
+    """What to execute: an argument vector, or one string for `/bin/sh -c` when `shell` was asked for."""
+
+    argv: tuple[str, ...]
+    shell: bool = False
+    """True: `argv` has exactly one item, given to /bin/sh -c. Costs one more exec."""
+    env: dict[str, str] = {}
+    uris: tuple[Uri, ...] = ()
+    user: str = ""
+    """Unix user to run as; empty: the framework's, else the agent's own. Another user needs an agent run by root."""
+
+
+class ExecutorInfo(Value, frozen=True):
+    """A custom executor: a program that speaks the executor protocol and runs many tasks."""
+
+    executor_id: ExecutorId
+    command: Command
+    resources: Resources = Resources()
+    shutdown_grace_ms: int = 5_000
+    data: bytes = b""
+    """Opaque to us; given to the executor when it registers."""
+
+
+class Task(Value, frozen=True):
+    """One task to launch. Exactly one of `command` and `executor` is set. (Mesos: TaskInfo)"""
+
+    task_id: TaskId
+    resources: Resources
+    command: Command | None = None
+    executor: ExecutorInfo | None = None
+    name: str = ""
+    data: bytes = b""
+    """Opaque to us; given to the executor with the task."""
+    kill_grace_ms: int = DEFAULT_KILL_GRACE_MS
+    max_completion_ms: int = 0
+    """Killed with FAILED / MAX_COMPLETION_TIME_REACHED after this long; 0: never."""
+    labels: dict[str, str] = {}
+
+
+class Filters(Value, frozen=True):
+    """What to do with what an accept or decline leaves over."""
+
+    refuse_ms: int = DEFAULT_REFUSE_MS
+
+
+class Offer(Value, frozen=True):
+    """Resources of one agent, promised to one framework in one role until taken, declined, rescinded or timed out."""
+
+    offer_id: OfferId
+    agent_id: AgentId
+    hostname: str
+    role: Role
+    resources: Resources
+    attributes: Attributes = Attributes()
+    executor_ids: tuple[ExecutorId, ...] = ()
+    """Custom executors of this framework that already run on the agent."""
+    agent_address: Address = Address("")
+
+
+class Launch(Value, frozen=True):
+    """Operation: launch these tasks, each judged alone. (Mesos: Offer.Operation.Launch)"""
+
+    tasks: tuple[Task, ...]
+    operation_id: OperationId = OperationId("")
+
+
+class Status(Value, frozen=True):
+    """What is known of a task at one moment. (Mesos: TaskStatus)"""
+
+    task_id: TaskId
+    state: TaskState
+    source: Source
+    reason: Reason = Reason.NONE
+    message: str = ""
+    agent_id: AgentId = AgentId("")
+    executor_id: ExecutorId = ExecutorId("")
+    container_id: ContainerId = ContainerId("")
+    timestamp_us: int = 0
+    """Microseconds since 1970 on the clock of whoever made it."""
+    update_id: UpdateId = UpdateId("")
+    """Set on reliable updates only: these are repeated until acknowledged."""
+    data: bytes = b""
+    healthy: bool | None = None
+    exit_status: int | None = None
+    """The exit code of a command (0..255), when it ended by itself."""
+    signal: int | None = None
+    """The signal that ended a command, when one did."""
+    unreachable_since_us: int = 0
+
+
+class FrameworkInfo(Value, frozen=True):
+    """How a framework presents itself. (Mesos: FrameworkInfo; capabilities are absent: every framework has them all)"""
+
+    name: str
+    user: str = ""
+    roles: tuple[Role, ...] = (Role("*"),)
+    failover_timeout_ms: int = 0
+    """How long tasks live on without their framework; 0: they end as soon as it disconnects."""
+    hostname: str = ""
+    webui_url: str = ""
+    labels: dict[str, str] = {}
+    principal: Principal = Principal("")
+    """Filled in by the master from the authenticated link; what a framework writes here is checked against it."""
+
+
+class AgentInfo(Value, frozen=True):
+    """How an agent presents itself. (Mesos: SlaveInfo)"""
+
+    hostname: str
+    address: Address
+    """Where its mailbox is: `tcp://host:port/agent`."""
+    resources: Resources
+    attributes: Attributes = Attributes()
+    version: str = ""
+
+
+class TaskReport(Value, frozen=True):
+    """A task as its agent knows it; sent when an agent registers again."""
+
+    framework_id: FrameworkId
+    task_id: TaskId
+    resources: Resources
+    role: Role
+    state: TaskState
+    """The newest state, acknowledged or not."""
+    executor_id: ExecutorId = ExecutorId("")
+    container_id: ContainerId = ContainerId("")
+    name: str = ""
+    labels: dict[str, str] = {}
+    update_id: UpdateId = UpdateId("")
+    """The id of the newest update of its stream, empty when none is waiting."""
+
+
+class ExecutorReport(Value, frozen=True):
+    """A custom executor as its agent knows it."""
+
+    framework_id: FrameworkId
+    executor: ExecutorInfo
+    role: Role
+    container_id: ContainerId = ContainerId("")
+
+
+class Demand(Value, frozen=True):
+    """What a framework waits for: so many tasks of such a shape. An allocator may use it, never must."""
+
+    role: Role
+    shape: Resources
+    count: int

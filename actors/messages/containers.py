@@ -42,7 +42,7 @@ class ForgetContainer(Message, frozen=True):
 
 
 class RecoverContainers(Message, frozen=True):
-    """After a start: these containers should exist; any other is an orphan and is killed. Answer: ContainersRecovered."""
+    """After a start: these containers should exist; any other is an orphan: killed. Answer: ContainersRecovered."""
 
     container_ids: tuple[ContainerId, ...]
 

@@ -64,5 +64,7 @@ class WhoLeads(Message, frozen=True):
 
 
 class Leader(Message, frozen=True):
+    """The leading master is here; empty when none is known. Answer to WhoLeads."""
+
     address: Address
     operation_id: OperationId = OperationId("")

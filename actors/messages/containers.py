@@ -85,6 +85,8 @@ class ContainerExited(Message, frozen=True):
 
 
 class RecoveredContainer(Value, frozen=True):
+    """What is known of one container after a restart."""
+
     container_id: ContainerId
     running: bool
     pid: int = 0
@@ -113,6 +115,8 @@ class Usage(Value, frozen=True):
 
 
 class ContainerUsage(Message, frozen=True):
+    """What the measured containers use; those that are gone are absent."""
+
     usages: tuple[Usage, ...]
     operation_id: OperationId = OperationId("")
 
@@ -152,5 +156,7 @@ class CollectGarbage(Message, frozen=True):
 
 
 class GarbageCollected(Message, frozen=True):
+    """These sandboxes are gone; so much of the file system is free now, in thousandths."""
+
     removed: tuple[ContainerId, ...]
     free_fraction_permille: int

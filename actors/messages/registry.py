@@ -74,6 +74,8 @@ class UpdateAgent(Message, frozen=True):
 
 
 class MarkUnreachable(Message, frozen=True):
+    """An agent did not answer for too long; it may come back."""
+
     agent_id: AgentId
     now_us: int
 
@@ -108,11 +110,15 @@ class UpdateFramework(Message, frozen=True):
 
 
 class RemoveFramework(Message, frozen=True):
+    """It was torn down, or its failover deadline has passed."""
+
     framework_id: FrameworkId
     now_us: int
 
 
 class SetWeight(Message, frozen=True):
+    """A role counts for so much from now on."""
+
     role: Role
     weight_milli: int
 

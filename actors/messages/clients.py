@@ -57,6 +57,15 @@ class KillByOperator(Message, frozen=True):
     grace_ms: int = -1
 
 
+class Instruct(Message, frozen=True):
+    """Ask a framework for something in its own words (the built-in service: scale, replace); the master passes it on
+    as an Instruction. Answer: OperationResult with the framework's words, or `unavailable`."""
+
+    operation_id: OperationId
+    framework_id: FrameworkId
+    data: bytes
+
+
 class WhoLeads(Message, frozen=True):
     """Where is the leading master? Any master answers with Leader."""
 

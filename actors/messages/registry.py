@@ -45,6 +45,8 @@ class FrameworkRecord(Record, frozen=True):
     since_us: int = 0
     operation_id: OperationId = OperationId("")
     """The operation that admitted it: a repeated Subscribe gets the same id."""
+    outcome: str = ""
+    """How it ended, in its own words, once removed."""
 
 
 class WeightRecord(Record, frozen=True):
@@ -114,6 +116,7 @@ class RemoveFramework(Message, frozen=True):
 
     framework_id: FrameworkId
     now_us: int
+    outcome: str = ""
 
 
 class SetWeight(Message, frozen=True):

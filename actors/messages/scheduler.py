@@ -110,12 +110,26 @@ class Teardown(Message, frozen=True):
 
     framework_id: FrameworkId
     operation_id: OperationId = OperationId("")
+    outcome: str = ""
+    """How it ended, for whoever asks later: `finished`, or `failed: <why>`. At most 1 KiB is kept."""
 
 
 class Unsubscribe(Message, frozen=True):
     """I am going away for now; start my failover timeout at once instead of waiting for the link to end."""
 
     framework_id: FrameworkId
+
+
+class InstructionDone(Message, frozen=True):
+    """A framework's answer to an Instruction; the master gives `result` on to `reply_to` as an OperationResult."""
+
+    framework_id: FrameworkId
+    reply_to: Address
+    operation_id: OperationId
+    ok: bool
+    reason: str = ""
+    text: str = ""
+    data: bytes = b""
 
 
 # -- master to framework --------------------------------------------------------------------------------------------
@@ -176,6 +190,14 @@ class ExecutorLost(Message, frozen=True):
     signal: int | None = None
     framework_id: FrameworkId = FrameworkId("")
     container_id: ContainerId = ContainerId("")
+
+
+class Instruction(Message, frozen=True):
+    """An operator asks this framework for something in its own words; answer with InstructionDone."""
+
+    operation_id: OperationId
+    reply_to: Address
+    data: bytes
 
 
 class OperationResult(Message, frozen=True):

@@ -224,3 +224,7 @@ class Refused(Message, frozen=True):
     operation_id: OperationId = OperationId("")
     about: str = ""
     """The class of the message that was refused."""
+
+
+class Posted(Message, frozen=True):
+    """Values wait in the `post` queue of a framework or executor. Made and met within one process only."""

@@ -62,4 +62,9 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
     gc_interval_ms: int = 60_000
     max_tasks: int = 100_000
     max_completed_tasks: int = 1_000
-    usage_interval_ms: int = 15_000
+    max_executors: int = 1_000
+    """Custom executors that live here at a time; a task that needs one more is DROPPED."""
+    max_queued_tasks: int = 10_000
+    """Tasks that wait for one executor to register; one more is DROPPED."""
+    usage_interval_ms: int = 1_000
+    """The oldest answer to a question about resource use; an older one is measured anew (Mesos: 15 s)."""

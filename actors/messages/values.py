@@ -131,6 +131,9 @@ class Status(Value, frozen=True):
     signal: int | None = None
     """The signal that ended a command, when one did."""
     unreachable_since_us: int = 0
+    after_update_id: UpdateId = UpdateId("")
+    """Set when an earlier update of this task may still be on its way: whoever never saw that one ignores this one,
+    unacknowledged. Both come again, in order (core/updates.py)."""
 
 
 class FrameworkInfo(Value, frozen=True):

@@ -1,0 +1,150 @@
+"""A batch whose output is brought home while it runs: what stands behind `mesos-actor run`.
+
+For each task two files are followed, `stdout` and `stderr`. They are read again after a wait that grows while nothing
+comes, and once more to their end when the task has ended; the batch is over when the last byte has arrived or its
+reading was given up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mesos_actor.actors.frameworks.batch import Batch
+from mesos_actor.actors.frameworks.specs import BatchSpec
+from mesos_actor.actors.ids import TaskId
+from mesos_actor.actors.messages.containers import FileData
+from mesos_actor.actors.messages.values import Status
+from mesos_actor.actors.task import TaskState, is_terminal
+
+MAX_FOLLOWED = 64
+"""The most tasks whose output is followed; a larger run is told to look with `mesos-actor logs`."""
+
+WAIT_LEAST_S = 0.05
+WAIT_MOST_S = 1.0
+"""Between two looks at a file that does not grow."""
+
+GIVE_UP_S = 5.0
+"""An answer not there by then is asked for again; so often at most:"""
+GIVE_UP_AFTER = 3
+
+CHUNK_BYTES = 256 * 1024
+
+Emit = Callable[[TaskId, str, bytes], None]
+"""`(task, "stdout" or "stderr", bytes)`."""
+
+INTERRUPT = "interrupt"
+"""Post this to end every task (Ctrl-C)."""
+
+
+@dataclass(slots=True)
+class _Stream:
+    """How far one file has been read."""
+
+    status: Status
+    path: str
+    offset_bytes: int = 0
+    wait_s: float = WAIT_LEAST_S
+    asked: int = 0
+    """Requests without an answer."""
+    ended: bool = False
+    """The task has ended: read to the end, then be done."""
+
+
+class FollowedBatch(Batch):
+    """Runs a batch, hands on its output as it comes, and remembers how its tasks ended."""
+
+    def __init__(self, spec: BatchSpec, emit: Emit) -> None:
+        super().__init__(spec)
+        self.emit = emit
+        self.follow = sum(group.instances for group in spec.task) <= MAX_FOLLOWED
+        self.streams: dict[str, _Stream] = {}
+        #: The last status of each ended task, the newest attempt last.
+        self.ended: dict[TaskId, Status] = {}
+        self.interrupted = False
+
+    def on_progress(self, status: Status) -> None:
+        if is_terminal(status.state) or status.state is TaskState.UNREACHABLE:
+            self.ended[status.task_id] = status
+        if not self.follow or not status.container_id:
+            return
+        for path in ("stdout", "stderr"):
+            key = f"{path}/{status.task_id}"
+            stream = self.streams.get(key)
+            if stream is None:
+                if is_terminal(status.state) and status.state not in (
+                    TaskState.FINISHED,
+                    TaskState.FAILED,
+                    TaskState.KILLED,
+                ):
+                    continue
+                self.streams[key] = stream = _Stream(status, path)
+            elif stream.status.container_id == status.container_id:
+                stream.status = status
+            if is_terminal(status.state):
+                stream.ended = True
+            self._ask(key, stream)
+
+    def on_posted(self, value: object) -> None:
+        if value != INTERRUPT:
+            return
+        if self.interrupted or not self.state.running:
+            self.state.outcome = self.state.outcome or "failed: interrupted"
+            self.streams.clear()
+            self._finish()
+            return
+        self.interrupted = True
+        self.state.abandon("failed: interrupted")
+        for task_id, agent_id in self.state.launched():
+            self.kill(task_id, agent_id)
+
+    # -- reading ----------------------------------------------------------------------------------------------------
+
+    def _ask(self, key: str, stream: _Stream) -> None:
+        stream.asked += 1
+        self.read_file(stream.status, stream.path, stream.offset_bytes, CHUNK_BYTES, operation_id=key)
+        self.set_timer(key, GIVE_UP_S)
+
+    def on_file(self, file: FileData) -> None:
+        key = file.operation_id
+        stream = self.streams.get(key)
+        if stream is None or (not file.error and file.offset_bytes != stream.offset_bytes):
+            return
+        stream.asked = 0
+        if file.data:
+            stream.offset_bytes += len(file.data)
+            stream.wait_s = WAIT_LEAST_S
+            self.emit(stream.status.task_id, stream.path, file.data)
+        if stream.offset_bytes < file.size_bytes and not file.error:
+            self._ask(key, stream)
+        elif stream.ended:
+            self._drop(key)
+        else:
+            self.set_timer(key, stream.wait_s)
+            stream.wait_s = min(WAIT_MOST_S, stream.wait_s * 2)
+
+    def on_timer(self, name: str) -> None:
+        stream = self.streams.get(name)
+        if stream is None:
+            return
+        if stream.asked > GIVE_UP_AFTER and stream.ended:
+            self._drop(name)
+        else:
+            self._ask(name, stream)
+
+    def _drop(self, key: str) -> None:
+        del self.streams[key]
+        self.cancel_timer(key)
+        if self.state.outcome:
+            self._finish()
+
+    def _finish(self) -> None:
+        if self.state.outcome.startswith("failed"):
+            running = self.state.launched()
+            if running and not self.interrupted:
+                # A failed batch ends the rest of its tasks by being torn down; nobody waits for their output.
+                self.streams = {k: s for k, s in self.streams.items() if s.ended}
+            if running and self.interrupted:
+                return
+        if not self.streams:
+            super()._finish()

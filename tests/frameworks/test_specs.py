@@ -1,0 +1,89 @@
+"""Specs are judged whole, and every refusal names the field, the value and the fix."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mesos_actor.actors.errors import InvalidInput
+from mesos_actor.actors.frameworks.specs import batch_spec, duration_ms, service_spec
+from mesos_actor.actors.resources import Resources
+
+
+def _batch(**task: Any) -> dict[str, Any]:
+    return {"name": "b", "task": [{"name": "t", "command": ["true"], **task}]}
+
+
+def test_a_whole_batch_is_read() -> None:
+    spec = batch_spec(
+        {
+            "name": "count",
+            "task": [
+                {"name": "map", "command": ["map"], "instances": 3, "cpus": 0.5, "mem": "64MiB", "retries": 2},
+                {"name": "reduce", "shell": "cat *", "after": ["map"], "time_limit": "10m"},
+            ],
+        }
+    )
+
+    assert spec.order() == ["map", "reduce"]
+    assert spec.task[0].resources("x") == Resources.parse("cpus:0.5;mem:64")
+    assert spec.task[1].to_command().shell
+    assert spec.task[1].to_command().argv == ("cat *",)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ({"name": "b"}, "task"),
+        ({"name": "b", "task": []}, "from 1 to 1000 groups"),
+        (_batch(comand=["x"]), "unknown field `comand`.*did you mean 'command'"),
+        (_batch(shell="x"), "exactly one of `command`"),
+        ({"name": "b", "task": [{"name": "t"}]}, "exactly one of `command`"),
+        (_batch(instances=0), r"instances: 0 is not from 1"),
+        (_batch(instances=-4), r"instances: -4"),
+        (_batch(cpus=-1), "cpus"),
+        (_batch(cpus=0.0001), "cpus"),
+        (_batch(cpus=0, mem=0), "needs some cpus"),
+        (_batch(mem="12 parsecs"), "mem"),
+        (_batch(after=["t"]), "wait for one another: t"),
+        (_batch(after=["u"]), "there is no group 'u'"),
+        (_batch(time_limit="soon"), "cannot read 'soon' as a duration"),
+        (_batch(retries=-1), "retries: -1"),
+        (_batch(name="a/b"), "invalid characters"),
+        (_batch(env={"A=B": "x"}), "'A=B' cannot be the name"),
+        (_batch(constraints=["rack"]), "constraints"),
+        (_batch(ports=-1), "ports: -1"),
+        ({"name": "b", "task": [{"name": "t", "command": ["x"]}] * 2}, "used twice"),
+        ({"name": "b", "role": "a//b", "task": [{"name": "t", "command": ["x"]}]}, "two adjacent slashes"),
+        ({"name": "", "task": [{"name": "t", "command": ["x"]}]}, "must not be empty"),
+        ([], "Expected `object`"),
+    ],
+)
+def test_a_bad_batch_is_refused_with_its_field(data: Any, words: str) -> None:
+    with pytest.raises(InvalidInput, match=words):
+        batch_spec(data)
+
+
+def test_a_service_is_read_and_a_bad_one_refused() -> None:
+    assert service_spec({"name": "web", "command": ["x"], "instances": 0}).instances == 0
+    with pytest.raises(InvalidInput, match=r"update\.parallel: 0"):
+        service_spec({"name": "web", "command": ["x"], "update": {"parallel": 0}})
+    with pytest.raises(InvalidInput, match=r"unknown field `instance`.*did you mean 'instances'"):
+        service_spec({"name": "web", "command": ["x"], "instance": 3})
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("10m", 600_000),
+        ("500ms", 500),
+        (2, 2_000),
+        ("1.5s", 1_500),
+        (0.25, 250),
+        ("1h", 3_600_000),
+        ("7d", 604_800_000),
+    ],
+)
+def test_durations_are_exact(text: str | float, expected: int) -> None:
+    assert duration_ms(text, "x") == expected

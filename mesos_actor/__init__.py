@@ -11,16 +11,71 @@ from typing import TYPE_CHECKING, Any
 from mesos_actor._version import __version__
 
 if TYPE_CHECKING:
+    from mesos_actor.actors.errors import ConfigError, LocalError, MesosActorError, PeerError, Unavailable
+    from mesos_actor.actors.framework import Framework, command_task, executor_task
+    from mesos_actor.actors.messages.scheduler import Instruction, OperationResult
+    from mesos_actor.actors.messages.values import Command, Demand, ExecutorInfo, Offer, Status, Task, Uri
     from mesos_actor.actors.resources import Attributes, Resource, Resources
+    from mesos_actor.actors.scheduling import FrameworkActor
+    from mesos_actor.actors.task import Reason, Source, TaskState, is_terminal
 
 _HOMES = {
+    "Framework": "mesos_actor.actors.framework",
+    "command_task": "mesos_actor.actors.framework",
+    "executor_task": "mesos_actor.actors.framework",
+    "FrameworkActor": "mesos_actor.actors.scheduling",
+    "Command": "mesos_actor.actors.messages.values",
+    "Demand": "mesos_actor.actors.messages.values",
+    "ExecutorInfo": "mesos_actor.actors.messages.values",
+    "Offer": "mesos_actor.actors.messages.values",
+    "Status": "mesos_actor.actors.messages.values",
+    "Task": "mesos_actor.actors.messages.values",
+    "Uri": "mesos_actor.actors.messages.values",
+    "Instruction": "mesos_actor.actors.messages.scheduler",
+    "OperationResult": "mesos_actor.actors.messages.scheduler",
+    "Reason": "mesos_actor.actors.task",
+    "Source": "mesos_actor.actors.task",
+    "TaskState": "mesos_actor.actors.task",
+    "is_terminal": "mesos_actor.actors.task",
+    "ConfigError": "mesos_actor.actors.errors",
+    "LocalError": "mesos_actor.actors.errors",
+    "MesosActorError": "mesos_actor.actors.errors",
+    "PeerError": "mesos_actor.actors.errors",
+    "Unavailable": "mesos_actor.actors.errors",
     "Attributes": "mesos_actor.actors.resources",
     "Resource": "mesos_actor.actors.resources",
     "Resources": "mesos_actor.actors.resources",
 }
 """Which module each public name lives in."""
 
-__all__ = ["Attributes", "Resource", "Resources", "__version__"]
+__all__ = [
+    "Attributes",
+    "Command",
+    "ConfigError",
+    "Demand",
+    "ExecutorInfo",
+    "Framework",
+    "FrameworkActor",
+    "Instruction",
+    "LocalError",
+    "MesosActorError",
+    "Offer",
+    "OperationResult",
+    "PeerError",
+    "Reason",
+    "Resource",
+    "Resources",
+    "Source",
+    "Status",
+    "Task",
+    "TaskState",
+    "Unavailable",
+    "Uri",
+    "__version__",
+    "command_task",
+    "executor_task",
+    "is_terminal",
+]
 
 
 def __getattr__(name: str) -> Any:

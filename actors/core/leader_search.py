@@ -1,0 +1,61 @@
+"""Which master to ask next, and when: one after the other, with a random, doubling pause, following hints.
+
+Pure: random numbers come from the caller. Source of the shape: Mesos src/sched/sched.cpp `doReliableRegistration`
+(a random part of a doubling interval, capped).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from mesos_actor.actors.ids import Address
+
+FIRST_PAUSE_US = 500_000
+"""The longest first pause between two attempts; then doubled."""
+
+MAX_PAUSE_US = 15_000_000
+"""The longest pause between two attempts (Mesos: 1 min; a framework that waits idles its user)."""
+
+MAX_HINTS = 4
+"""Hints followed at once in a row: two masters that point at each other must not make a storm."""
+
+
+class LeaderSearch:
+    """`current` is the master to ask now."""
+
+    def __init__(self, masters: Sequence[Address]) -> None:
+        if not masters:
+            raise ValueError("masters: at least one address is needed")
+        self.masters = tuple(masters)
+        self.current = self.masters[0]
+        self._index = 0
+        self._attempts = 0
+        self._hints = 0
+
+    def pause_us(self, rng: random.Random) -> int:
+        """How long to wait for an answer of `current`: random, longer with every attempt, never less than a tenth
+        of the longest."""
+        longest = min(MAX_PAUSE_US, FIRST_PAUSE_US << min(self._attempts // len(self.masters), 10))
+        self._attempts += 1
+        return rng.randrange(longest // 10, longest + 1)
+
+    def advance(self) -> None:
+        """Nobody answered: go on to the next of the list."""
+        self._hints = 0
+        self._index = (self._index + 1) % len(self.masters)
+        self.current = self.masters[self._index]
+
+    def follow(self, leader: Address) -> bool:
+        """A master named `leader`. True: ask it at once; False: wait for the pause to end, then go on."""
+        if not leader or self._hints >= MAX_HINTS:
+            return False
+        self._hints += 1
+        self.current = leader
+        return True
+
+    def found(self) -> None:
+        """`current` answered as the leader: the next search starts from the shortest pause, with this master."""
+        self._attempts = self._hints = 0
+        if self.current in self.masters:
+            self._index = self.masters.index(self.current)

@@ -18,11 +18,17 @@ EXECUTOR_ID = "MESOS_EXECUTOR_ID"
 CONTAINER_ID = "MESOS_CONTAINER_ID"
 """The container this process runs in; the agent knows an executor by it."""
 
+AGENT_ID = "MESOS_AGENT_ID"
+"""The agent that launched this process."""
+
 TASK_ID = "MESOS_TASK_ID"
 """The task this process is. Command tasks only."""
 
 SANDBOX = "MESOS_SANDBOX"
 """The absolute path of the sandbox, which is also the working directory at start."""
+
+PYTHON = "MESOS_ACTOR_PYTHON"
+"""The absolute path of the interpreter that the agent itself runs on. Executors only; the containerizer sets it."""
 
 EXECUTOR_KEY = "MESOS_ACTOR_EXECUTOR_KEY"
 """The CURVE secret key (Z85, 40 characters) that authenticates this executor as `executor:<container id>`.
@@ -34,11 +40,13 @@ CLUSTER_PUBLIC_KEY = "MESOS_ACTOR_CLUSTER_KEY"
 RESERVED = frozenset(
     {
         AGENT_ADDRESS,
+        AGENT_ID,
         FRAMEWORK_ID,
         EXECUTOR_ID,
         CONTAINER_ID,
         TASK_ID,
         SANDBOX,
+        PYTHON,
         EXECUTOR_KEY,
         CLUSTER_PUBLIC_KEY,
     }

@@ -19,7 +19,8 @@ Strategy = Literal["one_for_one", "one_for_all", "rest_for_one"]
 """`one_for_one`: only the failed one. `one_for_all`: every one. `rest_for_one`: it and those started after it."""
 
 RestartType = Literal["permanent", "transient", "temporary"]
-"""`permanent`: always started again, after a normal end too. `transient`: after a failure only. `temporary`: never."""
+"""`permanent`: always started again, after a normal end too. `transient`: after a failure only. `temporary`: never,
+and it ends with the others when a sibling's failure ends it."""
 
 INTENSITY = 1
 """Restarts allowed within the period (OTP's default)."""
@@ -95,8 +96,12 @@ class Supervisor:
                 f"{self.period_us / 1e6:g} s (intensity {self.intensity}): giving up"
             )
         self._restarts.append(now_us)
-        again = self._affected(name)
-        return Restart(stop=tuple(reversed(again)), start=again)
+        affected = self._affected(name)
+        again = tuple(child for child in affected if self.children[child] != "temporary")
+        for child in affected:
+            if child not in again:
+                del self.children[child]
+        return Restart(stop=tuple(reversed(affected)), start=again)
 
     def stop_order(self) -> tuple[str, ...]:
         """The children, last started first."""

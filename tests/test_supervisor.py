@@ -80,6 +80,15 @@ def test_one_that_was_left_is_not_started_with_the_others() -> None:
     assert supervisor.stop_order() == ("a",)
 
 
+def test_a_temporary_child_ends_with_the_others_and_stays_ended() -> None:
+    supervisor = Supervisor("one_for_all")
+    supervisor.add("a", "permanent")
+    supervisor.add("b", "temporary")
+
+    assert supervisor.ended("a", False, 0) == Restart(stop=("b", "a"), start=("a",))
+    assert supervisor.stop_order() == ("a",)
+
+
 def test_children_stop_in_reverse_order() -> None:
     assert family().stop_order() == ("c", "b", "a")
 

@@ -21,6 +21,7 @@ import msgspec
 from mesos_actor.actors import resource_ranges, resource_text
 from mesos_actor.actors.attributes import Attribute, Attributes
 from mesos_actor.actors.errors import InvalidInput, LocalError
+from mesos_actor.actors.ids import role_error
 from mesos_actor.actors.resource_entry import (
     MAX_SCALAR_MILLI,
     MILLI,
@@ -117,10 +118,12 @@ class Resources(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
     @classmethod
     def _checked(cls, parsed: Iterable[Parsed], default_role: str) -> Self:
-        entries = [
-            Resource(p.name, p.scalar or 0, p.ranges, p.items, default_role if p.role is None else p.role)
-            for p in parsed
-        ]
+        entries: list[Resource] = []
+        for p in parsed:
+            role = default_role if p.role is None else p.role
+            if problem := role_error(role):
+                raise resource_text.invalid(f"resources: {p.name}", role, "is not a role", problem)
+            entries.append(Resource(p.name, p.scalar or 0, p.ranges, p.items, role))
         return cls(tuple(entries)).normalized()
 
     def __str__(self) -> str:

@@ -24,6 +24,7 @@ SHELL = {
     "run",
     "runtime",
     "runtime_timers",
+    "runtime_turn",
     "store",
 }
 """Modules of actors/ that touch the world for the others; everything else there is pure. `cli` is a package."""

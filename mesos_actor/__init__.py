@@ -12,6 +12,7 @@ from mesos_actor._version import __version__
 
 if TYPE_CHECKING:
     from mesos_actor.actors.errors import ConfigError, LocalError, MesosActorError, PeerError, Unavailable
+    from mesos_actor.actors.executor import Executor, ExecutorActor
     from mesos_actor.actors.framework import Framework, command_task, executor_task
     from mesos_actor.actors.messages.scheduler import Instruction, OperationResult
     from mesos_actor.actors.messages.values import Command, Demand, ExecutorInfo, Offer, Status, Task, Uri
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from mesos_actor.actors.task import Reason, Source, TaskState, is_terminal
 
 _HOMES = {
+    "Executor": "mesos_actor.actors.executor",
+    "ExecutorActor": "mesos_actor.actors.executor",
     "Framework": "mesos_actor.actors.framework",
     "command_task": "mesos_actor.actors.framework",
     "executor_task": "mesos_actor.actors.framework",
@@ -53,6 +56,8 @@ __all__ = [
     "Command",
     "ConfigError",
     "Demand",
+    "Executor",
+    "ExecutorActor",
     "ExecutorInfo",
     "Framework",
     "FrameworkActor",

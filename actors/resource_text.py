@@ -224,6 +224,13 @@ def parse_resources_text(text: str) -> Iterator[Parsed]:
         yield parse_amount(name, role, value)
 
 
+def declared_names(text: str) -> frozenset[str]:
+    """Every name in the text or JSON form of resources, also of what is zero and so in no bundle."""
+    if text.lstrip().startswith("["):
+        return frozenset(parse_json_entry(entry, "resources").name for entry in json_of(text, "resources"))
+    return frozenset(parsed.name for parsed in parse_resources_text(text))
+
+
 def parse_amount(name: str, role: str | None, value: Amount) -> Parsed:
     """One amount of `name`: a number, `[ranges]` or `{set}`."""
     field = f"resources: {name}"

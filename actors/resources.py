@@ -53,6 +53,7 @@ __all__ = [
 MIB = 1 << 20
 MAX_ENTRIES = 1_000
 """The most entries that a bundle from outside may have."""
+_SHOWN_CHARS = 300
 
 
 class Resources(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
@@ -364,4 +365,9 @@ def _picked(wanted: Resource, candidates: Sequence[Resource]) -> list[Resource] 
 
 
 def _not_contained(left: Resources, right: Resources) -> LocalError:
-    return LocalError(f"cannot take {right} out of {left}: not contained")
+    return LocalError(f"cannot take {_cut(right)} out of {_cut(left)}: not contained")
+
+
+def _cut(bundle: Resources) -> str:
+    text = str(bundle)
+    return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}..."

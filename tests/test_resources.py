@@ -8,6 +8,7 @@ from decimal import Decimal
 import msgspec
 import pytest
 
+from mesos_actor.actors import resource_text
 from mesos_actor.actors.errors import InvalidInput, LocalError
 from mesos_actor.actors.resource_entry import MAX_ITEMS, MAX_SCALAR_MILLI
 from mesos_actor.actors.resource_ranges import MAX_RANGE_END, MAX_RANGES
@@ -117,6 +118,17 @@ def test_bad_text_is_refused_with_field_value_and_fix(text: str, words: str) -> 
 
     assert words in str(refusal.value)
     assert len(str(refusal.value)) < 400
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "cpus:0;mem(eng):1",
+        '[{"name":"cpus","type":"SCALAR","scalar":{"value":0}},{"name":"mem","type":"SCALAR","scalar":{"value":1}}]',
+    ],
+)
+def test_a_name_declared_with_zero_is_declared(text: str) -> None:
+    assert resource_text.declared_names(text) == {"cpus", "mem"}
 
 
 # -- amounts from programs

@@ -34,7 +34,8 @@ class Refusal(msgspec.Struct, frozen=True, gc=False):
 
     `reason`: `filtered` (it declined), `inactive-agent`, `too-small` (less than the smallest allocatable), `taken`
     (nothing free), `suppressed`, `inactive-framework`, `reserved` (free only for another role), `share` (another
-    framework with a smaller share went first), `hoarding` (its unanswered offers hold too much).
+    framework with a smaller share went first), `hoarding` (its unanswered offers hold too much), `demand` (its offers
+    and launches make up all that it asked for).
     """
 
     agent_id: AgentId
@@ -99,6 +100,10 @@ class Allocator(Protocol):
         """These resources are free again. With `refuse_until_us`, do not offer the framework any part of them on
         this agent in this role before then. Unknown agents are ignored."""
 
+    def accepted(self, framework: FrameworkId, agent: AgentId, role: Role, resources: Resources) -> None:
+        """So much of what was offered is in use now. Call it when an offer is accepted, before what is left over is
+        recovered: demand and the bound on unanswered offers go by it. Unknown ids are ignored."""
+
     # -- policy
     def set_weight(self, role: Role, weight_milli: int) -> None: ...
 
@@ -108,6 +113,9 @@ class Allocator(Protocol):
 
     def allocate_all(self, now_us: int, rng: random.Random) -> list[Allocation]:
         """As `allocate`, over every agent: the batch run, which also drops filters that have run out."""
+
+    def next_expiry_us(self) -> int | None:
+        """When a filter runs out and `allocate` is worth calling though nothing else happened; None: never."""
 
     def shares(self) -> list[tuple[Role, FrameworkId | None, int]]:
         """(role, framework or None for the role itself, dominant share in millionths), in path order."""

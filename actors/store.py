@@ -68,7 +68,7 @@ class MemoryStore:
         return _overlaid(actor, kept, self._open)
 
     def apply(self, writes: Iterable[Write]) -> None:
-        self._open.update(_encoded(writes))
+        self._open.update(encode_writes(writes))
 
     def commit(self) -> None:
         for where, data in self._open.items():
@@ -117,7 +117,7 @@ class SqliteStore:
         return _overlaid(actor, dict(rows), self._open)
 
     def apply(self, writes: Iterable[Write]) -> None:
-        self._open.update(_encoded(writes))
+        self._open.update(encode_writes(writes))
 
     def commit(self) -> None:
         if self._failed:
@@ -246,10 +246,16 @@ def _overlaid(actor: str, kept: dict[str, bytes], still_open: dict[tuple[str, st
             kept.pop(key, None)
         else:
             kept[key] = data
+    return decode_rows(kept)
+
+
+def decode_rows(kept: dict[str, bytes]) -> dict[str, Record]:
+    """Records in key order. Raises StorageError."""
     return {key: decode_record(kept[key]) for key in sorted(kept)}
 
 
-def _encoded(writes: Iterable[Write]) -> dict[tuple[str, str], bytes | None]:
+def encode_writes(writes: Iterable[Write]) -> dict[tuple[str, str], bytes | None]:
+    """The writes by (actor, key), encoded, the last of a key winning; None where it is forgotten. Raises LocalError."""
     found: dict[tuple[str, str], bytes | None] = {}
     for actor, key, record in writes:
         if not key or len(key) > MAX_KEY_CHARS:

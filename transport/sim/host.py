@@ -1,0 +1,238 @@
+"""A host of the simulation: its process, and what outlives that: definition, disk, surviving ports."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from mesos_actor.actors.actor import ActorLike
+from mesos_actor.actors.crew import Factory
+from mesos_actor.actors.errors import ConfigError, MesosActorError
+from mesos_actor.actors.ids import Address, Node, Principal, address, local
+from mesos_actor.actors.messages.base import Message
+from mesos_actor.actors.ports import Port
+from mesos_actor.actors.supervisor import INTENSITY, PERIOD_US, RestartType, Strategy, Supervisor
+from mesos_actor.transport.sim.disk import Disk
+from mesos_actor.transport.sim.process import Process
+
+if TYPE_CHECKING:
+    from mesos_actor.transport.sim.world import World
+
+PortFactory = Callable[[], Port]
+
+
+class _ActorSpec(msgspec.Struct, frozen=True):
+    name: str
+    factory: Factory
+    durable: bool
+    restart: RestartType
+
+
+class Host:
+    """Made by `World.add_host`. Add actors and ports, then `start`."""
+
+    def __init__(self, world: World, name: str, node: str, principal: Principal) -> None:
+        self.world = world
+        self.name = name
+        self.principal = principal
+        """What the others' links say of it."""
+        self.disk = Disk()
+        self.skew_us = 0
+        """Added to what its clock says. Never make it smaller while the process runs: its clock does not go back."""
+        self.paused_until_us = 0
+        self.incarnation = 0
+        """How many processes it has had."""
+        self.process: Process | None = None
+        self.failure: MesosActorError | None = None
+        """What ended the last process, if an error did."""
+        self.supervision: tuple[Strategy, int, int] = ("one_for_one", INTENSITY, PERIOD_US)
+        """Strategy, intensity and period in microseconds, for its next process."""
+        self._fixed_node = Node(node)
+        #: name -> spec, in start order
+        self._actors: dict[str, _ActorSpec] = {}
+        #: name -> (factory, whether it outlives the process)
+        self._ports: dict[str, tuple[PortFactory, bool]] = {}
+        #: name -> the port that outlives processes, with its outlet
+        self._survivors: dict[str, tuple[Port, SimOutlet]] = {}
+
+    # -- what it is -----------------------------------------------------------------------------------------------
+
+    @property
+    def up(self) -> bool:
+        return self.process is not None
+
+    @property
+    def node(self) -> Node:
+        """What its process is called by others. Without a fixed one, each process gets a new `peer:<hex>`, as one that
+        only connects out does."""
+        if self._fixed_node:
+            return self._fixed_node
+        number = random.Random(f"{self.name}/{self.incarnation}").getrandbits(64)
+        return Node(f"peer:{number:016x}")
+
+    def address(self, actor: str) -> Address:
+        """Where others find `actor`."""
+        return address(self.node, actor)
+
+    def actor(self, name: str) -> ActorLike:
+        """The living object. Raises LookupError when the host is down or the actor has ended."""
+        cell = self.process.cells.get(name) if self.process else None
+        if cell is None or cell.actor is None:
+            raise LookupError(f"{self.name}: actor {name!r} does not run")
+        return cell.actor
+
+    def port(self, name: str) -> Port:
+        """The port object; that of a surviving one even while the process is down. Raises LookupError."""
+        if name in self._survivors:
+            return self._survivors[name][0]
+        if self.process is None or name not in self.process.ports:
+            raise LookupError(f"{self.name}: port {name!r} does not run")
+        return self.process.ports[name]
+
+    # -- set-up ---------------------------------------------------------------------------------------------------
+
+    def spawn(self, name: str, factory: Factory, *, durable: bool = False, restart: RestartType = "transient") -> Host:
+        """As Runtime.spawn; returns the host, for the next call."""
+        self._actors[name] = _ActorSpec(name, factory, durable, restart)
+        if self.process is not None:
+            self.process.spawn(name, factory, durable=durable, restart=restart)
+            self.process._finish()
+        return self
+
+    def add_port(self, name: str, factory: PortFactory, *, survives: bool = False) -> Host:
+        """As Runtime.add_port, with a factory. `survives`: the object is made once and outlives crashes of the process,
+        as a launcher does: its `call_later` goes on, what it sends meanwhile is lost, and `start` is called again with
+        the same outlet for each new process. Only `crash(machine=True)` ends it."""
+        if self.process is not None:
+            raise ConfigError(f"port {name!r}: ports are added before the process starts")
+        if name in self._ports:
+            raise ConfigError(f"port {name!r}: this name is taken on {self.name}; choose another")
+        self._ports[name] = (factory, survives)
+        return self
+
+    # -- life -----------------------------------------------------------------------------------------------------
+
+    def start(self) -> Host:
+        """Begin a process, if none runs."""
+        if self.process is not None:
+            return self
+        self.incarnation += 1
+        self.failure = None
+        process = self.process = Process(self, Supervisor(*self.supervision), self.node)
+        self.world._happened("start", self.name, detail=str(self.incarnation))
+        for name, (factory, survives) in self._ports.items():
+            process.ports[name] = self._start_port(name, factory, survives)
+        for spec in self._actors.values():
+            process.spawn(spec.name, spec.factory, durable=spec.durable, restart=spec.restart)
+        process.begin()
+        return self
+
+    def crash(self, *, keep_unsynced: int = 0, machine: bool = False) -> None:
+        """kill -9, or with `machine` a power cut, which ends surviving ports too. Of what was written and not synced
+        only the first `keep_unsynced` batches are found again."""
+        if self.process is not None:
+            self._down("crash", keep_unsynced)
+        if machine:
+            for _, outlet in self._survivors.values():
+                outlet.over = True
+            self._survivors.clear()
+
+    def stop(self) -> None:
+        """SIGTERM: `on_stop` everywhere; the process ends a little later."""
+        if self.process is not None:
+            self.process.stop()
+
+    def pause(self, duration_us: int) -> None:
+        """Nothing reaches the process for so long, as during a garbage collection or on a stopped VM. What comes
+        meanwhile is handled afterwards, in order."""
+        self.paused_until_us = max(self.paused_until_us, self.world.schedule.now_us + duration_us)
+        self.world._happened("pause", self.name, detail=str(duration_us))
+
+    def post(self, actor: str, message: Message, cause: str = "") -> None:
+        """Put a message into a mailbox of this host, as sent by `/post` of its own process."""
+        if self.process is None:
+            raise ConfigError(f"{self.name}: is down; start it before posting to {actor!r}")
+        self.process.send_from("post", local("post"), cause, local(actor), message)
+
+    def _down(self, kind: str, keep_unsynced: int = 0) -> None:
+        process = self.process
+        if process is not None:
+            lost = self.disk.written - self.disk.synced
+            self.process = None
+            process.end(keep_unsynced)
+            self.paused_until_us = 0
+            self.world._happened(kind, self.name, detail=f"lost {max(0, lost - keep_unsynced)}")
+
+    def _die_at_disk(self, process: Process) -> None:
+        if self.process is process:
+            self._down("crash")
+            self.world.schedule.after(self.world.settings.restart_us, self.start)
+
+    def _start_port(self, name: str, factory: PortFactory, survives: bool) -> Port:
+        if survives and name in self._survivors:
+            port, outlet = self._survivors[name]
+        else:
+            port, outlet = factory(), SimOutlet(self, None if survives else self.process, name)
+            if survives:
+                self._survivors[name] = (port, outlet)
+        port.start(outlet)
+        return port
+
+
+class SimOutlet:
+    """What a port is given: see ports.Outlet. Bound to one process, or, for a port that survives, to the host."""
+
+    def __init__(self, host: Host, process: Process | None, name: str) -> None:
+        self.name = name
+        self.rng = random.Random(f"{host.world.seed}/{host.name}/{name}/{host.incarnation}/port")
+        self.over = False
+        """The machine it ran on was switched off."""
+        self._host = host
+        self._process = process
+
+    @property
+    def node(self) -> Node:
+        return self._host.node
+
+    def now_us(self) -> int:
+        return self._host.world.schedule.now_us + self._host.skew_us
+
+    def send(self, to: Address, message: Message, cause: str = "") -> None:
+        process = self._process or self._host.process
+        if process is not None and not process.over and not self.over:
+            process.send_from(self.name, local(self.name), cause, to, message)
+            process.transport.flush()
+
+    def call_later(self, delay_us: int, fn: Callable[[], None]) -> SimTimer:
+        timer = SimTimer(fn)
+        self._host.world.schedule.after(max(0, delay_us), self._due, timer)
+        return timer
+
+    def log(self, event: str, level: str = "info", **fields: Any) -> None:
+        self._host.world._logged(self._host.name, level, event, fields, self.name, "")
+
+    def _due(self, timer: SimTimer) -> None:
+        if self.over or timer.fn is None or (self._process is not None and self._process.over):
+            return
+        paused_until_us = self._host.paused_until_us if self._process is not None else 0
+        if self._host.world.schedule.now_us < paused_until_us:
+            self._host.world.schedule.at(paused_until_us, self._due, timer)
+            return
+        fn, timer.fn = timer.fn, None
+        self._host.world._happened("port_timer", self._host.name, self.name)
+        fn()
+
+
+class SimTimer:
+    """See ports.TimerHandle."""
+
+    __slots__ = ("fn",)
+
+    def __init__(self, fn: Callable[[], None]) -> None:
+        self.fn: Callable[[], None] | None = fn
+
+    def cancel(self) -> None:
+        self.fn = None

@@ -1,0 +1,264 @@
+"""A whole cluster in one thread, on virtual time, with faults as data: the same actors, the same answers each time.
+
+    world = World(Plan({("master-0", "agent-1", 3): ()}), seed=1)
+    master = world.add_host("master-0", node="tcp://10.0.0.1:5050", principal="cluster")
+    master.spawn("master", lambda: Master(...)).start()
+    world.run(30 * SECOND_US)
+
+A run is decided by its set-up, its seed and its plan; `world.digest` says so in one word: equal digests, equal runs. No
+dictionary of strings' hashes, no clock and no socket is asked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from mesos_actor.actors.errors import ConfigError
+from mesos_actor.actors.ids import Principal
+from mesos_actor.actors.messages.base import Message
+from mesos_actor.transport.sim.host import Host
+from mesos_actor.transport.sim.network import Network, NetworkSettings
+from mesos_actor.transport.sim.plan import RESERVED, Plan
+from mesos_actor.transport.sim.schedule import START_US, Schedule
+
+TRACE_EVENTS = 100_000
+"""The newest events that `trace` can show; the digest covers all."""
+MAX_LOGS = 100_000
+"""The newest log lines kept."""
+MAX_EVENTS_AT_ONCE = 1_000_000
+"""Events in one `run` or `until` without virtual time moving: a bug of the simulated, told instead of hanging."""
+
+
+class WorldSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Microseconds of virtual time."""
+
+    network: NetworkSettings = NetworkSettings()
+    sync_us: int = 500
+    """What a disk takes to make one batch safe."""
+    restart_us: int = 100_000
+    """How soon a host that died at its disk by the plan begins its next process."""
+
+
+class Event(msgspec.Struct, frozen=True, gc=False):
+    """Something that happened. Kinds: `start`, `exit` (ended by itself or by `stop`), `failed` (its records cannot be
+    read), `crash`, `pause`, `cut`, `heal`, `break`; and in a process `message`, `timer`, `link_lost`, `synced`, `stop`
+    (of one actor), `port_timer`."""
+
+    number: int
+    time_us: int
+    kind: str
+    host: str
+    actor: str
+    sender: str
+    cause: str
+    message: Message | None
+    detail: str
+
+    def line(self) -> str:
+        """One line of the trace, with the time since the begin."""
+        elapsed_us = self.time_us - START_US
+        words = [f"{elapsed_us // 1_000_000}.{elapsed_us % 1_000_000:06d}", self.kind, self.host]
+        words += [word for word in (self.actor, self.sender and f"from {self.sender}", self.detail) if word]
+        if self.message is not None:
+            words.append(repr(self.message))
+        return " ".join(words)
+
+
+class InvariantViolation(AssertionError):
+    """A property that must hold after every event did not."""
+
+
+class ActorFailed(AssertionError):
+    """An actor's handler raised, and the world does not tolerate it."""
+
+
+class NotReached(AssertionError):
+    """`until` waited in vain. The text ends with the last lines of the trace."""
+
+
+Invariant = Callable[["World", Event], None]
+"""Raises InvariantViolation. Looks only at what the event touched: a full look after every event costs 7 times."""
+
+
+class World:
+    """See the module's text. With `tolerate_failures`, an actor that raises is restarted by its supervisor, as in
+    production, and noted in `failures`; without, the run stops with ActorFailed."""
+
+    def __init__(
+        self,
+        plan: Plan | None = None,
+        *,
+        seed: int = 0,
+        settings: WorldSettings | None = None,
+        invariants: Iterable[Invariant] = (),
+        tolerate_failures: bool = False,
+    ) -> None:
+        self.plan = plan or Plan()
+        self.seed = seed
+        self.settings = settings or WorldSettings()
+        self.invariants: list[Invariant] = list(invariants)
+        self.tolerate_failures = tolerate_failures
+        self.schedule = Schedule()
+        self.network = Network(self.schedule, self.plan, random.Random(f"{seed}/network"), self.settings.network)
+        self.hosts: dict[str, Host] = {}
+        self.events = 0
+        """How many have happened."""
+        self.violation: Exception | None = None
+        """What stopped the run, so that a later phase can tell and keep quiet."""
+        self.failures: list[tuple[str, str, Exception]] = []
+        """(host, actor, error) of each handler that raised."""
+        self.logs: deque[dict[str, Any]] = deque(maxlen=MAX_LOGS)
+        """What actors and ports logged, with `time_us`, `host`, `actor`, `level` and `event`."""
+        self._trace: deque[Event] = deque(maxlen=TRACE_EVENTS)
+        self._digest = hashlib.blake2b(digest_size=8)
+        self._encoder = msgspec.msgpack.Encoder()
+        #: events of the present step, not yet shown to the invariants
+        self._fresh: list[Event] = []
+
+    # -- set-up ---------------------------------------------------------------------------------------------------
+
+    def add_host(self, name: str, *, node: str = "", principal: str = "cluster") -> Host:
+        """A host called `name`, down. `node` is `tcp://host:port`, or empty for a process that only connects out;
+        `principal` is whom its key makes it: `cluster`, `executor:<container id>`, a user's name."""
+        if not name or name in RESERVED or name in self.hosts:
+            raise ConfigError(f"host {name!r}: must be a new name, not empty and none of {', '.join(sorted(RESERVED))}")
+        if node and not node.startswith("tcp://"):
+            raise ConfigError(f"node {node!r} of host {name!r}: must be tcp://host:port, or empty")
+        host = self.hosts[name] = Host(self, name, node, Principal(principal))
+        return host
+
+    # -- time -----------------------------------------------------------------------------------------------------
+
+    @property
+    def now_us(self) -> int:
+        """The true time, in microseconds since 1970."""
+        return self.schedule.now_us
+
+    @property
+    def elapsed_us(self) -> int:
+        """Since the begin."""
+        return self.schedule.now_us - START_US
+
+    def step(self) -> bool:
+        """Do what is due next; False when nothing is left to do, ever."""
+        if not self.schedule:
+            return False
+        call, args = self.schedule.pop()
+        try:
+            call(*args)
+            if self._fresh:
+                self._check()
+        except AssertionError as error:
+            self.violation = error
+            raise
+        return True
+
+    def run(self, duration_us: int) -> None:
+        """Let so much virtual time pass."""
+        end_us = self.schedule.now_us + duration_us
+        self._run(end_us, lambda: False)
+        self.schedule.now_us = end_us
+
+    def until(self, reached: Callable[[], bool], within_us: int) -> None:
+        """Run until `reached()` is true after some event. Raises NotReached when it is not within this time."""
+        end_us = self.schedule.now_us + within_us
+        if not reached() and not self._run(end_us, reached):
+            self.schedule.now_us = end_us
+            tail = "\n".join(self.trace()[-20:])
+            raise NotReached(f"not reached within {within_us / 1e6:g} s of virtual time; the last events:\n{tail}")
+
+    def _run(self, end_us: int, reached: Callable[[], bool]) -> bool:
+        schedule = self.schedule
+        steps, last_us = 0, schedule.now_us
+        while (due_us := schedule.next_us()) is not None and due_us <= end_us:
+            before = self.events
+            self.step()
+            if self.events != before and reached():
+                return True
+            steps += 1
+            if schedule.now_us != last_us:
+                steps, last_us = 0, schedule.now_us
+            elif steps > MAX_EVENTS_AT_ONCE:
+                raise InvariantViolation(f"{steps} steps and the clock still says {self.elapsed_us} us")
+        return False
+
+    # -- faults ---------------------------------------------------------------------------------------------------
+
+    def cut(self, one: str, other: str, *, one_way: bool = False) -> None:
+        """Cut `other` off from what host `one` sends, and the other way round unless `one_way`."""
+        self._happened("cut", one, detail=f"{'to' if one_way else 'and'} {other}")
+        self.network.cut(one, other, one_way=one_way)
+
+    def heal(self, one: str | None = None, other: str | None = None) -> None:
+        """Undo the cuts between two hosts, or all of them."""
+        self._happened("heal", one or "", detail=other or "all")
+        self.network.heal(one, other)
+
+    def break_links(self, one: str, other: str) -> None:
+        """Reset the connections between two hosts; both sides are told, and may open new ones at once."""
+        self._happened("break", one, detail=f"and {other}")
+        self.network.break_links(one, other)
+
+    def calm(self) -> None:
+        """From now on nothing goes wrong: the plan rests, cuts are healed, hosts that are down begin again. What was
+        asked of the system must now come about in bounded time."""
+        self.plan.calm = True
+        self.heal()
+        for host in self.hosts.values():
+            if not host.up and host.incarnation:
+                host.start()
+
+    # -- what happened --------------------------------------------------------------------------------------------
+
+    @property
+    def digest(self) -> str:
+        """One word for all that happened so far."""
+        return self._digest.hexdigest()
+
+    def trace(self) -> list[str]:
+        """The newest events, one line each."""
+        return [event.line() for event in self._trace]
+
+    def logged(self, event: str) -> list[dict[str, Any]]:
+        """The log lines of this event."""
+        return [line for line in self.logs if line["event"] == event]
+
+    def _happened(
+        self,
+        kind: str,
+        host: str,
+        actor: str = "",
+        sender: str = "",
+        cause: str = "",
+        message: Message | None = None,
+        detail: str = "",
+    ) -> None:
+        self.events += 1
+        now_us = self.schedule.now_us
+        event = Event(self.events, now_us, kind, host, actor, sender, cause, message, detail)
+        self._trace.append(event)
+        self._digest.update(self._encoder.encode((now_us, kind, host, actor, sender, cause, message, detail)))
+        if self.invariants:
+            self._fresh.append(event)
+
+    def _check(self) -> None:
+        """Show the fresh events to the invariants, after all they led to has been carried out."""
+        fresh, self._fresh = self._fresh, []
+        for event in fresh:
+            for invariant in self.invariants:
+                invariant(self, event)
+
+    def _logged(self, host: str, level: str, event: str, fields: Mapping[str, Any], actor: str, cause: str) -> None:
+        line = {"time_us": self.schedule.now_us, "host": host, "actor": actor, "level": level, "event": event}
+        self.logs.append({**fields, **line, "cause": cause})
+
+    def _actor_failed(self, host: str, actor: str, error: Exception) -> None:
+        self.failures.append((host, actor, error))
+        if not self.tolerate_failures:
+            raise ActorFailed(f"{host}: actor {actor!r} raised {error!r}") from error

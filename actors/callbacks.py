@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 from mesos_actor.actors.actor import SECOND_US, Actor, Context, Log
 from mesos_actor.actors.errors import LocalError
@@ -55,6 +55,12 @@ class QuietHost:
 
     def wake(self) -> None:
         return
+
+
+class StopRequest(NamedTuple):
+    """Posted by the surroundings, not by authors: end the run as `stop` would."""
+
+    failover: bool = False
 
 
 class Callbacks:
@@ -177,6 +183,9 @@ class CallbackActor(Actor):
     def _depart(self, ctx: Context) -> None:
         """What peers are told when the run ends without having been finished."""
 
+    def _stop_asked(self, ctx: Context, failover: bool) -> None:
+        """The surroundings want the run to end."""
+
     def _silent(self) -> bool:
         """Whether callbacks are over although the actor still has something to see to."""
         return False
@@ -222,7 +231,10 @@ class CallbackActor(Actor):
         for _ in range(POSTED_A_TURN):
             if not posted:
                 return
-            if not self._call(ctx, "on_posted", posted.popleft()):
+            value = posted.popleft()
+            if isinstance(value, StopRequest):
+                self._stop_asked(ctx, value.failover)
+            elif not self._call(ctx, "on_posted", value):
                 posted.clear()
                 return
         if posted:

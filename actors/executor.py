@@ -382,6 +382,9 @@ class ExecutorActor(CallbackActor):
         elif name == "linger":
             self._end(ctx, f"stopped; {len(self.unacknowledged)} updates were not kept")
 
+    def _stop_asked(self, ctx: Context, failover: bool) -> None:
+        self._shut_down(ctx, LONELY_GRACE_MS)
+
     def _going_on(self) -> None:
         if self.ended or self.stopping:
             raise LocalError("the executor was stopped; nothing can be asked for after stop()")

@@ -224,7 +224,8 @@ class Framework(Callbacks):
         self, status: Status, path: str, offset_bytes: int = 0, length_bytes: int = 262_144, operation_id: str = ""
     ) -> None:
         """Read from the sandbox of the task that `status` is about; answered by `on_file`, at most once. `path` is
-        relative (`stdout`); at most 256 KiB come at a time; a negative offset counts from the end."""
+        relative (`stdout`); at most 256 KiB come at a time; a negative offset counts from the end. Asking again under
+        the same id repeats the question; there is one answer."""
         self._driving().read_file(status, path, offset_bytes, length_bytes, OperationId(operation_id))
 
     def answer(

@@ -228,8 +228,8 @@ class FrameworkActions(CallbackActor):
         self._going_on()
         self._reads_asked += 1
         asked = operation_id or OperationId(f"read-{self._reads_asked}")
-        if asked in self.reads or len(self.reads) >= MAX_OPERATIONS:
-            raise LocalError(f"read_file: {asked!r} has no answer yet, or more than {MAX_OPERATIONS} reads have none")
+        if asked not in self.reads and len(self.reads) >= MAX_OPERATIONS:
+            raise LocalError(f"read_file: {MAX_OPERATIONS} reads have no answer yet")
         node = self.agents.get(status.agent_id)
         if node is None:
             text = f"no offer told where agent {status.agent_id!r} is"
@@ -312,6 +312,11 @@ class FrameworkActions(CallbackActor):
     def _end(self, ctx: Context, reason: str) -> None:
         super()._end(ctx, reason)
         self.leader, self.author.connected = Address(""), False
+
+    def _stop_asked(self, ctx: Context, failover: bool) -> None:
+        if not self.ended and self.teardown is None:
+            self.ctx = ctx
+            self.stop(failover, "stopped")
 
     def _silent(self) -> bool:
         return self.teardown is not None

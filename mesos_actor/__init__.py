@@ -17,10 +17,15 @@ if TYPE_CHECKING:
     from mesos_actor.actors.messages.scheduler import Instruction, OperationResult
     from mesos_actor.actors.messages.values import Command, Demand, ExecutorInfo, Offer, Status, Task, Uri
     from mesos_actor.actors.resources import Attributes, Resource, Resources
+    from mesos_actor.actors.run import Session, run, run_executor, running
     from mesos_actor.actors.scheduling import FrameworkActor
     from mesos_actor.actors.task import Reason, Source, TaskState, is_terminal
 
 _HOMES = {
+    "Session": "mesos_actor.actors.run",
+    "run_executor": "mesos_actor.actors.run",
+    "running": "mesos_actor.actors.run",
+    "run": "mesos_actor.actors.run",
     "Executor": "mesos_actor.actors.executor",
     "ExecutorActor": "mesos_actor.actors.executor",
     "Framework": "mesos_actor.actors.framework",
@@ -70,6 +75,7 @@ __all__ = [
     "Reason",
     "Resource",
     "Resources",
+    "Session",
     "Source",
     "Status",
     "Task",
@@ -80,6 +86,9 @@ __all__ = [
     "command_task",
     "executor_task",
     "is_terminal",
+    "run",
+    "run_executor",
+    "running",
 ]
 
 

@@ -60,6 +60,7 @@ class Authenticator:
         self._socket.bind(_ADDRESS)
         self._descriptor = self._socket.fileno()
         self._loop.add_reader(self._descriptor, self._drain)
+        self._loop.call_soon(self._drain_again)
 
     def authorize_executor(self, container_id: ContainerId) -> Keys:
         """Let the executor of `container_id` connect, as principal `executor:<container_id>`; returns its keys.

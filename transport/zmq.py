@@ -87,7 +87,13 @@ class ZmqTransport(ReceivingHalf):
                 self._context, self._keys, self._settings.max_executor_keys, self.counters, self._report_to
             )
         self._listener = Listener(
-            self._context, listen, self._keys, self._settings, self._on_listener_event, self._on_router_readable
+            self._context,
+            self._loop,
+            listen,
+            self._keys,
+            self._settings,
+            self._on_listener_event,
+            self._on_router_readable,
         )
         self.node = Node(f"tcp://{advertise_host or host}:{self._listener.port}")
 

@@ -127,6 +127,7 @@ class SendingHalf(ABC):
         try:
             link.dialled = Dialled(
                 self._context,
+                self._loop,
                 node,
                 self._keys,
                 self._settings,

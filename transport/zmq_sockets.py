@@ -4,7 +4,8 @@ Measured with libzmq 4.3.5: a message carries the descriptor of its connection (
 monitor's DISCONNECTED event; that event comes within a millisecond of a peer's kill -9, and frames that arrived before
 it can still be read after it. A routing id that ZeroMQ made is a zero byte and a counter: never used twice, and later
 connections have later ones. A DEALER connects again by itself, under the same socket; ZMQ_RECONNECT_STOP does not
-prevent that in this version.
+prevent that in this version. A socket's descriptor is silent until the socket has once been found empty: each is drained
+once after it is made.
 """
 
 from __future__ import annotations
@@ -45,7 +46,14 @@ _LISTEN_FIXES = {
 class Monitor:
     """What happens to the connections of one socket: `on_event(event, value)`, value being the descriptor."""
 
-    def __init__(self, context: Context, watched: Socket, name: str, on_event: Callable[[int, int], None]) -> None:
+    def __init__(
+        self,
+        context: Context,
+        loop: asyncio.AbstractEventLoop,
+        watched: Socket,
+        name: str,
+        on_event: Callable[[int, int], None],
+    ) -> None:
         self._watched = watched
         self._on_event = on_event
         where = f"inproc://monitor-{name}"
@@ -55,8 +63,9 @@ class Monitor:
         self._socket.rcvhwm = 0  # the writer is ZeroMQ's own thread, which must never wait for us
         self._socket.connect(where)
         self._descriptor = self._socket.fileno()
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop
         self._loop.add_reader(self._descriptor, self.drain)
+        self._loop.call_soon(self.drain)
 
     def drain(self) -> None:
         """Tell of everything that has happened so far."""
@@ -83,6 +92,7 @@ class Dialled:
     def __init__(
         self,
         context: Context,
+        loop: asyncio.AbstractEventLoop,
         node: Node,
         keys: Keys | None,
         settings: TransportSettings,
@@ -98,7 +108,7 @@ class Dialled:
         self.outgoing = Outgoing(epoch)
         #: Whether the peer has accepted us.
         self.up = False
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop
         self.socket = context.socket(zmq.DEALER)
         try:
             _set_common(self.socket, settings)
@@ -112,7 +122,7 @@ class Dialled:
                 self.socket.curve_serverkey = keys.server_public
                 self.socket.curve_publickey = keys.public
                 self.socket.curve_secretkey = keys.secret
-            self.monitor = Monitor(context, self.socket, str(epoch), lambda event, _value: on_event(self, event))
+            self.monitor = Monitor(context, loop, self.socket, str(epoch), lambda event, _value: on_event(self, event))
         except BaseException:
             self.socket.close()
             raise
@@ -120,6 +130,7 @@ class Dialled:
             self.socket.connect(node)
             self._descriptor = self.socket.fileno()
             self._loop.add_reader(self._descriptor, on_readable, self)
+            self._loop.call_soon(on_readable, self)
         except BaseException:
             self.monitor.close()
             self.socket.close()
@@ -140,6 +151,7 @@ class Listener:
     def __init__(
         self,
         context: Context,
+        loop: asyncio.AbstractEventLoop,
         listen: str,
         keys: Keys | None,
         settings: TransportSettings,
@@ -147,7 +159,7 @@ class Listener:
         on_readable: Callable[[], None],
     ) -> None:
         """Raises ConfigError, naming address and fix, when we cannot listen there."""
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop
         self.socket = context.socket(zmq.ROUTER)
         _set_common(self.socket, settings)
         self.socket.linger = settings.linger_ms
@@ -160,7 +172,7 @@ class Listener:
             self.socket.curve_secretkey = keys.cluster_secret
             self.socket.zap_domain = b"mesos-actor"  # makes ZeroMQ insist on an answer: default deny
         # The monitor before the port: no connection may come unseen.
-        self.monitor = Monitor(context, self.socket, "listener", on_event)
+        self.monitor = Monitor(context, loop, self.socket, "listener", on_event)
         try:
             self.socket.bind(listen)
         except zmq.ZMQError as error:
@@ -173,6 +185,7 @@ class Listener:
         self.port = int(bound.rstrip(b"\0").rpartition(b":")[2])
         self._descriptor = self.socket.fileno()
         self._loop.add_reader(self._descriptor, on_readable)
+        self._loop.call_soon(on_readable)
 
     def close(self, linger_ms: int) -> None:
         self._loop.remove_reader(self._descriptor)

@@ -62,7 +62,7 @@ def test_a_batch_comes_out_as_one_frame(
 
     frame, bad = codec.read_frame(batch.frame(NODE, epoch, sequence, notice))
 
-    assert [] == bad
+    assert bad == []
     assert sent == [(e.to, e.sender, e.cause, e.message) for e in frame.envelopes]
     assert (NODE, epoch, sequence, notice) == (frame.node, frame.epoch, frame.sequence, frame.notice)
     assert (len(sent), size) == (batch.count, len(batch))
@@ -74,12 +74,12 @@ def test_an_unknown_message_spoils_only_itself() -> None:
     frame, bad = codec.read_frame(data)
 
     assert [Ping(Term(1)), Pong(AgentId("a"))] == [e.message for e in frame.envelopes]
-    assert [("unknown-message", "FromTheFuture", "master", "agent", "c1")] == [
-        (b.reason, b.about, b.to, b.sender, b.cause) for b in bad
+    assert [(b.reason, b.about, b.to, b.sender, b.cause) for b in bad] == [
+        ("unknown-message", "FromTheFuture", "master", "agent", "c1")
     ]
     refusal = bad[0].refusal()
     assert refusal is not None
-    assert ("unknown-message", "FromTheFuture") == (refusal.reason, refusal.about)
+    assert (refusal.reason, refusal.about) == ("unknown-message", "FromTheFuture")
     assert "FromTheFuture" in refusal.text
 
 
@@ -116,7 +116,7 @@ def test_unknown_fields_are_ignored() -> None:
 
     frame, bad = codec.read_frame(data)
 
-    assert [] == bad
+    assert bad == []
     assert [Ping(Term(1))] == [e.message for e in frame.envelopes]
 
 
@@ -150,7 +150,7 @@ def test_text_that_is_not_utf8_spoils_only_its_message() -> None:
     frame, bad = codec.read_frame(data)
 
     assert [Ping(Term(1))] == [e.message for e in frame.envelopes]
-    assert ["malformed"] == [b.reason for b in bad]
+    assert [b.reason for b in bad] == ["malformed"]
 
 
 @settings(max_examples=200, deadline=None)

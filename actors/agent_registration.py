@@ -1,0 +1,201 @@
+"""How an agent finds the leading master, registers, and notices that it must do so again.
+
+Source: Mesos src/slave/slave.cpp `doReliableRegistration`, `registered`, `ping`, `pingTimeout`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mesos_actor.actors.actor import Context
+from mesos_actor.actors.core.leader_search import LeaderSearch
+from mesos_actor.actors.core.settings import AgentSettings
+from mesos_actor.actors.core.updates import UpdateStreams
+from mesos_actor.actors.ids import Address, AgentId, Node, Principal, Term, node_of
+from mesos_actor.actors.messages.agents import Ping, Pong, RegisterAgent, Registered
+from mesos_actor.actors.messages.records import AgentIdentityRecord
+from mesos_actor.actors.messages.scheduler import Refused
+
+IDENTITY_KEY = "identity"
+REGISTER_TIMER = "register"
+PING_TIMER = "ping"
+
+MASTER_PRINCIPALS = frozenset({Principal("cluster"), Principal("local"), Principal("anonymous")})
+"""Who may speak as a master: a holder of the cluster key, an actor of the same process, and anybody when the cluster
+runs without keys."""
+
+_MIN_PING_TIMEOUT_MS = 100
+"""A master that asks to be missed sooner than this is not obeyed."""
+
+
+class Registration:
+    """Who the agent is, who its master is, and whether it takes part now (`connected`)."""
+
+    def __init__(
+        self,
+        settings: AgentSettings,
+        streams: UpdateStreams,
+        describe: Callable[[Context, Registration], RegisterAgent],
+    ) -> None:
+        self.identity = AgentIdentityRecord("")
+        #: The newest term seen; orders of an older one are refused.
+        self.term = Term(0)
+        self.master = Address("")
+        self.connected = False
+        self.seeking = False
+        self._settings = settings
+        self._streams = streams
+        self._describe = describe
+        self._search = LeaderSearch(settings.masters)
+        self._asked = False
+        self._backoff_us = settings.registration_backoff_ms * 1_000
+        self._ping_timeout_us = 0
+
+    @property
+    def agent_id(self) -> AgentId:
+        return self.identity.agent_id
+
+    def load(self, ctx: Context, identity: AgentIdentityRecord | None) -> None:
+        """Be who the record says, or, without one, mint a registration and keep it before anybody hears of it."""
+        if identity is None:
+            identity = AgentIdentityRecord(f"{ctx.rng.getrandbits(128):032x}")
+            ctx.persist(IDENTITY_KEY, identity)
+        self.identity = identity
+        self.term = identity.term
+
+    def obeys(self, ctx: Context, sender: Address, term: Term | None = None) -> bool:
+        """Whether an order of `sender` counts: it is the master this agent has registered with, and the order's term
+        is not older than one seen before. Others are logged."""
+        if sender != self.master or ctx.principal not in MASTER_PRINCIPALS:
+            ctx.warn("not_from_master", sender=sender, principal=ctx.principal, master=self.master)
+            return False
+        if term is not None:
+            if term < self.term:
+                ctx.warn("stale_term", sender=sender, term=term, newest_term=self.term)
+                return False
+            self.term = term
+        return True
+
+    def answers(self, ctx: Context, sender: Address) -> bool:
+        """Whether `sender` is our master, or may be one that we asked to register with. Others are logged."""
+        if ctx.principal in MASTER_PRINCIPALS and (self._asked or sender == self.master):
+            return True
+        ctx.warn("not_from_master", sender=sender, principal=ctx.principal, master=self.master)
+        return False
+
+    def stale(self, ctx: Context, term: Term) -> bool:
+        """Whether this comes from a master, but of an older term than one seen before."""
+        return term < self.term and ctx.principal in MASTER_PRINCIPALS
+
+    def seek(self, ctx: Context, at_once: bool) -> None:
+        """Look for the leader: now, or after a random part of the first back-off, lest 10,000 agents come at once."""
+        self.connected = False
+        self.seeking = True
+        self._streams.pause()
+        self._asked = False
+        self._backoff_us = self._settings.registration_backoff_ms * 1_000
+        ctx.cancel_timer(PING_TIMER)
+        if at_once:
+            self._ask(ctx)
+        else:
+            ctx.set_timer(REGISTER_TIMER, ctx.rng.randrange(self._backoff_us + 1))
+
+    def _ask(self, ctx: Context) -> None:
+        self._asked = True
+        ctx.send(self._search.current, self._describe(ctx, self))
+        ctx.set_timer(REGISTER_TIMER, ctx.rng.randrange(self._backoff_us + 1))
+        self._backoff_us = min(self._backoff_us * 2, self._settings.registration_backoff_max_ms * 1_000)
+
+    def on_register_timer(self, ctx: Context) -> None:
+        """Nobody answered: the next master, with a longer pause."""
+        if self.connected or not self.seeking:
+            return
+        if self._asked:
+            self._search.advance()
+        self._ask(ctx)
+
+    def on_registered(self, ctx: Context, sender: Address, message: Registered) -> bool:
+        """Take part under the id given, which is kept before anything depends on it. False: not a valid answer."""
+        if not self.answers(ctx, sender):
+            return False
+        known = self.identity
+        if known.agent_id and (known.agent_id, known.cluster_id) != (message.agent_id, message.cluster_id):
+            text = (
+                f"the master takes this agent for {message.agent_id} of cluster {message.cluster_id}, but its work "
+                f"directory belongs to {known.agent_id} of cluster {known.cluster_id}: use another work directory"
+            )
+            self.give_up(ctx, text)
+            return False
+        if message.term < self.term or not message.agent_id:
+            ctx.warn("registered_ignored", sender=sender, term=message.term, newest_term=self.term)
+            return False
+        self.term = message.term
+        identity = AgentIdentityRecord(known.registration, message.agent_id, message.cluster_id, message.term)
+        if identity != known:
+            self.identity = identity
+            ctx.persist(IDENTITY_KEY, identity)
+        self.master = self._search.current = sender
+        self._search.found()
+        self.connected, self.seeking, self._asked = True, False, False
+        self._ping_timeout_us = max(message.ping_timeout_ms, _MIN_PING_TIMEOUT_MS) * 1_000
+        ctx.cancel_timer(REGISTER_TIMER)
+        ctx.set_timer(PING_TIMER, self._ping_timeout_us)
+        ctx.watch(node_of(sender))
+        ctx.log("registered", agent=message.agent_id, master=sender, term=message.term)
+        return True
+
+    def on_refused(self, ctx: Context, sender: Address, message: Refused) -> None:
+        """Go to the leader that was named; give up when this agent may never take part; else try again later."""
+        if not self.answers(ctx, sender):
+            return
+        if message.fatal or message.reason == "unauthorized":
+            self.give_up(ctx, message.text or message.reason)
+        elif message.reason == "not-leading":
+            if self.connected:
+                self.seek(ctx, at_once=False)
+            if self.seeking and self._search.follow(message.leader):
+                self._ask(ctx)
+        else:
+            ctx.warn("refused", sender=sender, reason=message.reason, text=message.text, about=message.about)
+
+    def on_ping(self, ctx: Context, sender: Address, message: Ping) -> None:
+        """Say that we live. A master that does not know us, or a newer one, is registered with at once."""
+        if ctx.principal not in MASTER_PRINCIPALS or message.term < self.term:
+            ctx.warn("ping_ignored", sender=sender, principal=ctx.principal, term=message.term, newest_term=self.term)
+            return
+        if not self.agent_id:
+            return
+        ctx.send(sender, Pong(self.agent_id))
+        if self.connected and sender == self.master and message.connected:
+            self.term = message.term
+            ctx.set_timer(PING_TIMER, self._ping_timeout_us)
+        elif not message.connected and (self.connected or self.seeking) and not self._asks(sender):
+            if self.connected:
+                self.seek(ctx, at_once=False)
+            if self._search.follow(sender):
+                self._ask(ctx)
+
+    def _asks(self, sender: Address) -> bool:
+        return self._asked and self._search.current == sender
+
+    def on_ping_timer(self, ctx: Context) -> None:
+        """The master has been silent for too long: look for the leader again."""
+        if self.connected:
+            ctx.warn("master_silent", master=self.master)
+            self.seek(ctx, at_once=True)
+
+    def on_link_lost(self, ctx: Context, node: Node) -> None:
+        """The link to the master broke, or its process was restarted: register again."""
+        if self.connected and node == node_of(self.master):
+            ctx.warn("master_lost", master=self.master)
+            self.seek(ctx, at_once=False)
+
+    def give_up(self, ctx: Context, text: str) -> None:
+        """This agent may not take part: say why and end the process."""
+        self.connected = self.seeking = self._asked = False
+        self.master = Address("")
+        self._streams.pause()
+        ctx.cancel_timer(REGISTER_TIMER)
+        ctx.cancel_timer(PING_TIMER)
+        ctx.warn("agent_refused", text=text)
+        ctx.stop(text)

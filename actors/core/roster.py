@@ -1,0 +1,431 @@
+"""Who takes part and what runs where: agents, frameworks, tasks, executors, and whose resources they hold.
+
+Rule 1: what a task or an executor holds is in its agent's `used` from the moment it is entered until it is released,
+and a release is counted once. Rule 2: the allocator hears of releases in `flush`, summed over the turn, and of
+everything else at once. `consistency.py` checks both.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from typing import TypeVar
+
+from mesos_actor.actors.core.allocation import Allocator
+from mesos_actor.actors.core.settings import MasterSettings
+from mesos_actor.actors.ids import (
+    Address,
+    AgentId,
+    ContainerId,
+    ExecutorId,
+    FrameworkId,
+    Node,
+    Role,
+    TaskId,
+    UpdateId,
+    node_of,
+)
+from mesos_actor.actors.messages.registry import AgentRecord, FrameworkRecord
+from mesos_actor.actors.messages.values import AgentInfo, ExecutorInfo, FrameworkInfo, Status
+from mesos_actor.actors.resources import Resources, total
+from mesos_actor.actors.task import TERMINAL, TRANSITIONS, TaskState
+
+MAX_HISTORY = 20
+"""Changes remembered for a task: the first and the newest ones."""
+MAX_REFUSALS = 100
+"""Refused launches remembered for a framework; the oldest is forgotten."""
+MAX_WAITING = 32
+"""Unacknowledged updates kept for a task, to tell a framework that comes back at once; the agent repeats the others."""
+MAX_TEXT = 500
+"""Characters of a message kept in histories."""
+MAX_KILLS = 10_000
+"""Kills remembered for a silent agent's tasks that are not known yet; more are not kept: the framework repeats them."""
+
+Key = tuple[FrameworkId, AgentId, Role]
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class TaskEntry:
+    """A task as the master knows it. It changes by `Roster` only."""
+
+    __slots__ = (
+        "agent_id",
+        "container_id",
+        "executor_id",
+        "forwarded",
+        "framework_id",
+        "held",
+        "history",
+        "labels",
+        "name",
+        "number",
+        "resources",
+        "role",
+        "state",
+        "task_id",
+        "waiting",
+    )
+
+    def __init__(
+        self,
+        number: int,
+        framework_id: FrameworkId,
+        task_id: TaskId,
+        agent_id: AgentId,
+        role: Role,
+        resources: Resources,
+        executor_id: ExecutorId,
+        name: str,
+        labels: dict[str, str],
+        now_us: int,
+        state: TaskState = TaskState.STAGING,
+    ) -> None:
+        self.number = number
+        self.framework_id = framework_id
+        self.task_id = task_id
+        self.agent_id = agent_id
+        self.role = role
+        self.resources = resources
+        self.executor_id = executor_id
+        self.container_id = ContainerId("")
+        self.name = name
+        self.labels = labels
+        #: the newest state known
+        self.state = state
+        #: the state the framework was last told
+        self.forwarded = state
+        #: reliable updates that the framework has not acknowledged yet, oldest first
+        self.waiting: list[Status] = []
+        #: whether its resources are counted in its agent's `used`
+        self.held = False
+        #: (when, state, reason, message), oldest first
+        self.history: list[tuple[int, str, str, str]] = [(now_us, state.value, "", "")]
+
+    def note(self, now_us: int, state: TaskState, reason: str, message: str) -> None:
+        """Remember a change."""
+        if len(self.history) >= MAX_HISTORY:
+            del self.history[MAX_HISTORY // 2]
+        self.history.append((now_us, state.value, reason, message[:MAX_TEXT]))
+
+
+class ExecutorEntry:
+    """A custom executor that runs, or is about to, on one agent."""
+
+    __slots__ = ("container_id", "held", "info", "role")
+
+    def __init__(self, info: ExecutorInfo, role: Role, container_id: ContainerId = ContainerId("")) -> None:  # noqa: B008
+        self.info = info
+        self.role = role
+        self.container_id = container_id
+        self.held = False
+
+
+class AgentEntry:
+    """An admitted agent. `registered`: it has said what it runs since we lead. `connected`: it can be reached."""
+
+    __slots__ = (
+        "address",
+        "agent_id",
+        "challenge",
+        "connected",
+        "executors",
+        "info",
+        "kills",
+        "number",
+        "registered",
+        "registration",
+        "tasks",
+        "used",
+    )
+
+    def __init__(self, number: int, record: AgentRecord) -> None:
+        self.number = number
+        self.agent_id = record.agent_id
+        self.info: AgentInfo = record.info
+        self.registration = record.registration
+        self.address = Address("")
+        self.registered = False
+        self.connected = False
+        self.tasks: dict[TaskEntry, None] = {}
+        self.executors: dict[FrameworkId, dict[ExecutorId, ExecutorEntry]] = {}
+        #: (framework, role) -> what its tasks and executors hold here
+        self.used: dict[tuple[FrameworkId, Role], Resources] = {}
+        #: (framework, task) -> grace: kills to repeat when it registers again
+        self.kills: dict[tuple[FrameworkId, TaskId], int] = {}
+        #: somebody else came with our registration: (who, since, whether we have answered a ping since)
+        self.challenge: tuple[Address, int, bool] | None = None
+
+
+class FrameworkEntry:
+    """A framework that takes part, connected or not."""
+
+    __slots__ = (
+        "address",
+        "completed",
+        "connected",
+        "deadline_us",
+        "framework_id",
+        "info",
+        "number",
+        "recorded_deadline_us",
+        "refusals",
+        "suppressed",
+        "tasks",
+        "unreachable",
+    )
+
+    def __init__(self, number: int, record: FrameworkRecord, max_completed: int) -> None:
+        self.number = number
+        self.framework_id = record.framework_id
+        self.info: FrameworkInfo = record.info
+        self.address = Address("")
+        self.connected = False
+        #: removed when the clock passes this and it is not connected
+        self.deadline_us = record.deadline_us
+        #: what the registry says
+        self.recorded_deadline_us = record.deadline_us
+        self.suppressed: tuple[Role, ...] = ()
+        self.tasks: dict[TaskId, TaskEntry] = {}
+        self.unreachable: dict[TaskId, TaskEntry] = {}
+        self.completed: deque[TaskEntry] = deque(maxlen=max_completed)
+        #: (when, agent, task, text) of launches that were refused
+        self.refusals: deque[tuple[int, AgentId, TaskId, str]] = deque(maxlen=MAX_REFUSALS)
+
+
+class Roster:
+    """See the module's text. Every lookup is a dictionary's."""
+
+    def __init__(self, settings: MasterSettings, allocator: Allocator) -> None:
+        self.settings = settings
+        self.allocator = allocator
+        self.agents: dict[AgentId, AgentEntry] = {}
+        #: unreachable and gone agents
+        self.absent: dict[AgentId, AgentRecord] = {}
+        self.frameworks: dict[FrameworkId, FrameworkEntry] = {}
+        self.removed: dict[FrameworkId, FrameworkRecord] = {}
+        #: agents that have not said yet what they run
+        self.silent: dict[AgentId, None] = {}
+        self.completed: deque[FrameworkEntry] = deque(maxlen=settings.max_completed_frameworks)
+        self.weights: dict[Role, int] = {}
+        self.agent_at: dict[Address, AgentEntry] = {}
+        self.framework_at: dict[Address, FrameworkEntry] = {}
+        self.agents_on: dict[Node, dict[AgentEntry, None]] = {}
+        self.frameworks_on: dict[Node, dict[FrameworkEntry, None]] = {}
+        self.agent_with: dict[str, AgentEntry] = {}
+        self._freed: dict[Key, list[Resources]] = {}
+        self._number = 0
+
+    def next_number(self) -> int:
+        self._number += 1
+        return self._number
+
+    # -- agents
+
+    def admit_agent(self, record: AgentRecord) -> AgentEntry:
+        """The registry knows it; it has not said yet what it runs. An entry that exists already gets the new info."""
+        self.absent.pop(record.agent_id, None)
+        entry = self.agents.get(record.agent_id)
+        if entry is None:
+            entry = AgentEntry(self.next_number(), record)
+            self.agents[record.agent_id] = entry
+            self.agent_with[record.registration] = entry
+            self.silent[record.agent_id] = None
+        entry.info = record.info
+        return entry
+
+    def connect_agent(self, entry: AgentEntry, where: Address) -> None:
+        """It can be reached at `where`, and nobody else can any more."""
+        self._unbind_agent(entry)
+        former = self.agent_at.get(where)
+        if former is not None:
+            self._unbind_agent(former)
+            former.connected = False
+        entry.address, entry.connected = where, True
+        self.agent_at[where] = entry
+        self.agents_on.setdefault(node_of(where), {})[entry] = None
+
+    def _unbind_agent(self, entry: AgentEntry) -> None:
+        if self.agent_at.get(entry.address) is entry:
+            del self.agent_at[entry.address]
+        _discard(self.agents_on, node_of(entry.address), entry)
+        entry.address = Address("")
+
+    def forget_agent(self, entry: AgentEntry, record: AgentRecord | None) -> None:
+        """It is unreachable or gone (`record`), or left. Its tasks must have been taken off it."""
+        assert not entry.tasks
+        self._unbind_agent(entry)
+        entry.connected = False
+        del self.agents[entry.agent_id]
+        self.silent.pop(entry.agent_id, None)
+        if self.agent_with.get(entry.registration) is entry:
+            del self.agent_with[entry.registration]
+        if record is not None:
+            self.absent[entry.agent_id] = record
+        for key in [key for key in self._freed if key[1] == entry.agent_id]:
+            del self._freed[key]
+        entry.used = {}
+        if entry.registered:
+            self.allocator.remove_agent(entry.agent_id)
+
+    def in_use(self, entry: AgentEntry) -> Resources:
+        return total(entry.used.values())
+
+    # -- frameworks
+
+    def admit_framework(self, record: FrameworkRecord) -> FrameworkEntry:
+        """It takes part, not connected yet, and gets no offers until it is."""
+        entry = self.frameworks.get(record.framework_id)
+        if entry is None:
+            limit = self.settings.max_completed_tasks_per_framework
+            entry = FrameworkEntry(self.next_number(), record, limit)
+            self.frameworks[record.framework_id] = entry
+            self.allocator.add_framework(entry.framework_id, record.info.roles, ())
+            self.allocator.set_framework_active(entry.framework_id, False)
+        return entry
+
+    def connect_framework(self, entry: FrameworkEntry, where: Address) -> None:
+        self.disconnect_framework(entry)
+        entry.address, entry.connected, entry.deadline_us = where, True, 0
+        self.framework_at[where] = entry
+        self.frameworks_on.setdefault(node_of(where), {})[entry] = None
+
+    def disconnect_framework(self, entry: FrameworkEntry) -> None:
+        if self.framework_at.get(entry.address) is entry:
+            del self.framework_at[entry.address]
+        _discard(self.frameworks_on, node_of(entry.address), entry)
+        entry.address, entry.connected = Address(""), False
+
+    def forget_framework(self, entry: FrameworkEntry, record: FrameworkRecord) -> None:
+        """It is removed. Its tasks and executors must have been taken off their agents."""
+        assert not entry.tasks
+        self.disconnect_framework(entry)
+        del self.frameworks[entry.framework_id]
+        self.removed[entry.framework_id] = record
+        self.completed.append(entry)
+        self.flush()
+        self.allocator.remove_framework(entry.framework_id)
+
+    # -- tasks
+
+    def enter_task(self, framework: FrameworkEntry, agent: AgentEntry, task: TaskEntry) -> None:
+        """It is this framework's and this agent's from now on; what it holds is counted by `hold`."""
+        framework.tasks[task.task_id] = task
+        agent.tasks[task] = None
+
+    def hold(self, agent: AgentEntry, framework: FrameworkId, role: Role, resources: Resources) -> None:
+        """Count this as used. The caller marks the tasks and executors it is for as `held`."""
+        key = (framework, role)
+        before = agent.used.get(key)
+        agent.used[key] = resources if before is None else before + resources
+
+    def release(self, agent: AgentId, held: TaskEntry | ExecutorEntry, framework: FrameworkId) -> None:
+        """What it held is free, at the next flush. Nothing when it holds nothing."""
+        if held.held:
+            held.held = False
+            resources = held.resources if isinstance(held, TaskEntry) else held.info.resources
+            if resources:
+                self._freed.setdefault((framework, agent, held.role), []).append(resources)
+
+    def flush(self) -> None:
+        """Tell the allocator what was released since the last time."""
+        if not self._freed:
+            return
+        freed, self._freed = self._freed, {}
+        for (framework, agent, role), bundles in freed.items():
+            resources = bundles[0] if len(bundles) == 1 else total(bundles)
+            entry = self.agents.get(agent)
+            if entry is not None:
+                rest = entry.used[framework, role] - resources
+                if rest:
+                    entry.used[framework, role] = rest
+                else:
+                    del entry.used[framework, role]
+                self.allocator.recover(framework, agent, role, resources)
+
+    def unflushed(self) -> Iterable[tuple[Key, list[Resources]]]:
+        return self._freed.items()
+
+    def change(self, task: TaskEntry, state: TaskState, now_us: int, reason: str, message: str) -> bool:
+        """Move a task to a state that may follow its own. True when it has just come to an end or out of reach: then
+        its resources are free."""
+        task.state = state
+        task.note(now_us, state, reason, message)
+        if task.held and (state in TERMINAL or state is TaskState.UNREACHABLE):
+            self.release(task.agent_id, task, task.framework_id)
+            return True
+        return False
+
+    def observe(self, task: TaskEntry, status: Status, latest: TaskState, now_us: int) -> bool:
+        """Take note of an update by the task's agent, whose newest state is `latest`. True when that freed resources.
+        The first terminal state stays."""
+        update_id = status.update_id
+        for waiting in task.waiting:
+            if waiting.update_id == update_id:
+                break
+        else:
+            if update_id and len(task.waiting) < MAX_WAITING:
+                task.waiting.append(status)
+            task.note(now_us, status.state, status.reason, status.message)
+        if status.container_id:
+            task.container_id = status.container_id
+        if latest is task.state or latest not in TRANSITIONS[task.state]:
+            return False
+        task.state = latest
+        if latest in TERMINAL and task.held:
+            self.release(task.agent_id, task, task.framework_id)
+            return True
+        return False
+
+    def acknowledge(self, task: TaskEntry, update_id: UpdateId) -> None:
+        """The framework has this update and all before it. With its end acknowledged a task is forgotten."""
+        waiting = task.waiting
+        for at, status in enumerate(waiting):
+            if status.update_id == update_id:
+                del waiting[: at + 1]
+                if status.state in TERMINAL:
+                    self.forget_task(task)
+                return
+
+    def forget_task(self, task: TaskEntry) -> None:
+        """Nobody needs it any more: its end was acknowledged, or its agent or framework went. It stays in a ring."""
+        framework = self.frameworks.get(task.framework_id)
+        agent = self.agents.get(task.agent_id)
+        if agent is not None:
+            agent.tasks.pop(task, None)
+            if agent.kills:
+                agent.kills.pop((task.framework_id, task.task_id), None)
+        task.waiting = []
+        if framework is None:
+            return
+        if framework.tasks.get(task.task_id) is task:
+            del framework.tasks[task.task_id]
+        if task.state is TaskState.UNREACHABLE:
+            framework.unreachable[task.task_id] = task
+            if len(framework.unreachable) > self.settings.max_completed_tasks_per_framework:
+                del framework.unreachable[next(iter(framework.unreachable))]
+        else:
+            framework.completed.append(task)
+
+    # -- executors
+
+    def enter_executor(self, agent: AgentEntry, framework: FrameworkId, executor: ExecutorEntry) -> None:
+        agent.executors.setdefault(framework, {})[executor.info.executor_id] = executor
+
+    def forget_executor(self, agent: AgentEntry, framework: FrameworkId, executor: ExecutorId) -> ExecutorEntry | None:
+        """It has ended; what it held is free."""
+        mine = agent.executors.get(framework)
+        entry = None if mine is None else mine.pop(executor, None)
+        if mine is not None and not mine:
+            del agent.executors[framework]
+        if entry is not None:
+            self.release(agent.agent_id, entry, framework)
+        return entry
+
+
+def _discard(index: dict[K, dict[V, None]], key: K, value: V) -> None:
+    mine = index.get(key)
+    if mine is not None:
+        mine.pop(value, None)
+        if not mine:
+            del index[key]

@@ -1,0 +1,422 @@
+"""The second part of the master: agents come, are pinged, go away, come back, and are gone.
+
+Source: Mesos src/master/master.cpp `registerSlave` to `markUnreachable`; mesos-semantics 2.1 to 2.3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from mesos_actor.actors.actor import Context, handles
+from mesos_actor.actors.core import validation
+from mesos_actor.actors.core.liveness import SLICES
+from mesos_actor.actors.core.pending import Operation, Request
+from mesos_actor.actors.core.reconcile import status_of
+from mesos_actor.actors.core.rejoin import Rejoined, rejoin
+from mesos_actor.actors.core.roster import AgentEntry, TaskEntry
+from mesos_actor.actors.ids import Address, AgentId, FrameworkId, Node, OfferId, actor_of
+from mesos_actor.actors.master_leading import (
+    TRUSTED,
+    MasterLeading,
+    after_commit,
+    after_refusal,
+    on_timer_named,
+    request_of,
+)
+from mesos_actor.actors.messages.agents import (
+    KillTask,
+    LeaveAgent,
+    Ping,
+    Pong,
+    RegisterAgent,
+    Registered,
+    ShutdownAgent,
+    ShutdownFramework,
+)
+from mesos_actor.actors.messages.clients import MarkAgentGone
+from mesos_actor.actors.messages.registry import (
+    AdmitAgent,
+    AgentRecord,
+    Committed,
+    MarkGone,
+    MarkUnreachable,
+    ProposalRefused,
+    RemoveAgent,
+    UpdateAgent,
+)
+from mesos_actor.actors.messages.scheduler import AgentLost, ExecutorLost, OperationResult, Rescind, Update
+from mesos_actor.actors.messages.values import Status
+from mesos_actor.actors.task import TERMINAL, Reason, TaskState
+
+MAX_MARKED_AT_ONCE = 1_000
+"""Agents marked unreachable in one tick because their window has passed; the rest follow in the next."""
+
+
+class MasterAgents(MasterLeading):
+    """Agents: admission, registration, liveness, loss."""
+
+    # -- registration
+
+    def agent_recovered(self, ctx: Context, record: AgentRecord) -> None:
+        """The registry knows it from an earlier term."""
+        if record.state == "admitted":
+            self.roster.admit_agent(record)
+            self.liveness.open_window(record.agent_id, ctx.now_us + self.settings.reregister_window_ms * 1_000)
+        else:
+            self.roster.absent[record.agent_id] = record
+
+    @handles(RegisterAgent)
+    def on_register_agent(self, ctx: Context, sender: Address, message: RegisterAgent) -> None:
+        if not self.is_operator(ctx, sender, message):
+            return
+        if problem := validation.registration_error(message):
+            ctx.warn("agent_refused", sender=sender, text=problem)
+            self.refuse(ctx, sender, message, "invalid", problem)
+        elif message.cluster_id and message.cluster_id != self.cluster_id:
+            text = (
+                f"This agent belongs to cluster {message.cluster_id}, and this master leads {self.cluster_id}:"
+                " point the agent at its own masters, or give it an empty work directory"
+            )
+            self._shut_out(ctx, sender, text)
+        else:
+            self._register(ctx, request_of(ctx, sender, message), message)
+
+    def _register(self, ctx: Context, request: Request, message: RegisterAgent) -> None:
+        """Decide whether the registry must be asked first; an agent that is known and unchanged is let in at once."""
+        entry = self.roster.agents.get(message.agent_id) or self.roster.agent_with.get(message.registration)
+        if entry is None or entry.registration != message.registration:
+            self._register_absent(ctx, request, message)
+            return
+        if entry.registered and entry.info.hostname != message.info.hostname:
+            text = (
+                f"Agent attempted to reregister with different hostname '{message.info.hostname}';"
+                f" it is known as '{entry.info.hostname}'"
+            )
+            self._shut_out(ctx, request.sender, text)
+            return
+        if self._is_double(ctx, entry, request.sender):
+            return
+        busy = self.pending.about(("agent", entry.agent_id))
+        if busy is not None or entry.info != message.info:
+            if busy is None or isinstance(busy.command, UpdateAgent):
+                command = UpdateAgent(entry.agent_id, message.info, ctx.now_us)
+                self.propose(ctx, ("agent", entry.agent_id), command, request)
+            return  # it is just being removed or marked: the agent repeats itself and is then judged anew
+        self._join(ctx, request.sender, message, entry, "")
+
+    def _register_absent(self, ctx: Context, request: Request, message: RegisterAgent) -> None:
+        """A new agent, or one the master counts out."""
+        if not message.agent_id:
+            admit = AdmitAgent(message.info, message.registration, ctx.now_us)
+            self.propose(ctx, ("registration", message.registration), admit, request)
+            return
+        record = self.roster.absent.get(message.agent_id)
+        if record is None or record.registration != message.registration:
+            text = (
+                f"Agent {message.agent_id} is not known here with this work directory: it left, was forgotten, or the"
+                " directory is a copy; start it with an empty work directory to join as a new agent"
+            )
+            self._shut_out(ctx, request.sender, text)
+        elif record.state == "gone":
+            self._shut_out(ctx, request.sender, "Agent has been marked gone")
+        else:
+            command = UpdateAgent(message.agent_id, message.info, ctx.now_us)
+            self.propose(ctx, ("agent", message.agent_id), command, request)
+
+    def _is_double(self, ctx: Context, entry: AgentEntry, sender: Address) -> bool:
+        """Whether two agents live in one work directory. The old one is asked: if it still answers, the newcomer ends;
+        if it does not within a ping interval, it is dead, its link just does not know it yet."""
+        if not entry.connected or entry.address == sender:
+            return False
+        challenge = entry.challenge
+        if challenge is None or challenge[0] != sender:
+            entry.challenge = (sender, ctx.now_us, False)
+            ctx.send(entry.address, Ping(self.term))
+            return True
+        _, since_us, answered = challenge
+        if answered:
+            text = (
+                f"Agent {entry.agent_id} is alive at {entry.address}, and this agent uses the same work directory (or"
+                " a copy): give each agent its own"
+            )
+            self._shut_out(ctx, sender, text)
+            return True
+        return ctx.now_us - since_us < self.settings.ping_interval_ms * 1_000
+
+    def _shut_out(self, ctx: Context, sender: Address, text: str) -> None:
+        ctx.warn("agent_shut_out", sender=sender, text=text)
+        ctx.send(sender, ShutdownAgent(text))
+
+    @after_commit(AdmitAgent, UpdateAgent)
+    def agent_admitted(self, ctx: Context, operation: Operation, committed: Committed) -> None:
+        """The registry has it: let in whoever asked and still waits, the newest if several did."""
+        record = next(r for r in committed.records if isinstance(r, AgentRecord))
+        returning = record.agent_id in self.roster.absent
+        before = self.roster.agents.get(record.agent_id)
+        if before is not None and before.info != record.info:
+            self.rescind(ctx, self.offers.of_agent(record.agent_id), "agent-lost")
+        entry = self.roster.admit_agent(record)
+        if not entry.registered:
+            self.liveness.open_window(record.agent_id, ctx.now_us + self.settings.reregister_window_ms * 1_000)
+        for request in operation.requests[-1:]:
+            message = request.message
+            if not isinstance(message, RegisterAgent) or self._is_double(ctx, entry, request.sender):
+                continue
+            if message.info == record.info:
+                back = "Unreachable agent reregistered" if returning else ""
+                self._join(ctx, request.sender, message, entry, back)
+            else:
+                self._register(ctx, request, message)  # it joined an older one's write
+
+    @after_refusal(AdmitAgent, UpdateAgent)
+    def agent_denied(self, ctx: Context, operation: Operation, refused: ProposalRefused) -> bool:
+        if refused.reason not in ("unknown-agent", "gone"):
+            return False
+        for request in operation.requests:
+            self._shut_out(ctx, request.sender, refused.text)
+        return True
+
+    def _join(self, ctx: Context, sender: Address, message: RegisterAgent, entry: AgentEntry, back: str) -> None:
+        """It takes part: make the two views one and tell whoever must know. `back`: why its tasks are news."""
+        other = self.roster.agent_at.get(sender)
+        if other is not None and other is not entry:
+            self.disconnect_agent(ctx, other)
+        self.roster.flush()
+        joined = rejoin(self.roster, entry, message.tasks, message.executors, ctx.now_us)
+        if joined.added or entry.address != sender:
+            self.rescind(ctx, self.offers.of_agent(entry.agent_id), "agent-lost")
+        self._tell_allocator(entry, joined)
+        self.roster.connect_agent(entry, sender)
+        entry.challenge = None
+        self.liveness.watch(entry.agent_id)
+        ping_timeout_ms = self.settings.ping_interval_ms * self.settings.max_missed_pings
+        missing = tuple(joined.missing)
+        ctx.send(sender, Registered(entry.agent_id, self.cluster_id, self.term, ping_timeout_ms, missing))
+        for framework_id in joined.orphans:
+            ctx.send(sender, ShutdownFramework(self.term, framework_id))
+        for framework_id, task_id in joined.doubles:
+            ctx.send(sender, KillTask(self.term, framework_id, task_id, 0))
+        for (framework_id, task_id), grace_ms in list(entry.kills.items()):
+            framework = self.roster.frameworks.get(framework_id)
+            if framework is None or task_id not in framework.tasks:
+                del entry.kills[framework_id, task_id]  # it was remembered in case the agent had such a task
+            else:
+                ctx.send(sender, KillTask(self.term, framework_id, task_id, grace_ms))
+        for framework_id, executor_id in joined.lost:
+            self.tell(ctx, framework_id, ExecutorLost(entry.agent_id, executor_id, framework_id=framework_id))
+        if back:
+            for task in joined.returned:
+                status = status_of(task, task.state, Reason.AGENT_REREGISTERED, back, ctx.now_us)
+                self.tell_status(ctx, task, status)
+        self.want_allocation(ctx)
+        ctx.log("agent_registered", agent=entry.agent_id, sender=sender, tasks=len(entry.tasks))
+
+    def _tell_allocator(self, entry: AgentEntry, joined: Rejoined) -> None:
+        agent_id, info = entry.agent_id, entry.info
+        if not entry.registered:
+            entry.registered = True
+            self.roster.silent.pop(agent_id, None)
+            self.allocator.add_agent(agent_id, info.resources, info.attributes, dict(entry.used))
+            return
+        self.allocator.update_agent(agent_id, info.resources, info.attributes)
+        for (framework_id, role), resources in joined.added.items():
+            self.allocator.add_used(agent_id, framework_id, role, resources)
+        if not entry.connected:
+            self.allocator.set_agent_active(agent_id, True)
+
+    # -- liveness
+
+    @on_timer_named("ping")
+    def ping(self, ctx: Context, _rest: str) -> None:
+        """One slice of all agents; who has missed too many, and whose window has passed, is marked unreachable."""
+        self.arm(ctx, "ping", self.settings.ping_interval_ms * 1_000 // SLICES)
+        due, lost = self.liveness.tick()
+        here, away = Ping(self.term), Ping(self.term, connected=False)
+        for agent_id in due:
+            entry = self.roster.agents[agent_id]
+            if entry.address:
+                ctx.send(entry.address, here if entry.connected else away)
+        for agent_id in lost:
+            self._mark_unreachable(ctx, agent_id, f"{self.settings.max_missed_pings} pings missed")
+        for agent_id in self.liveness.overdue(ctx.now_us, MAX_MARKED_AT_ONCE):
+            self._mark_unreachable(ctx, agent_id, "it did not register again in time")
+
+    @handles(Pong)
+    def on_pong(self, ctx: Context, sender: Address, message: Pong) -> None:
+        entry = self.roster.agent_at.get(sender)
+        if entry is not None and entry.agent_id == message.agent_id:
+            self.liveness.answered(message.agent_id)
+            if entry.challenge is not None:
+                entry.challenge = (entry.challenge[0], entry.challenge[1], True)
+
+    def agents_away(self, ctx: Context, node: Node) -> None:
+        """The link with a process ended: its agents are expected back."""
+        for entry in list(self.roster.agents_on.get(node, ())):
+            if entry.connected:
+                self.disconnect_agent(ctx, entry)
+
+    def disconnect_agent(self, ctx: Context, entry: AgentEntry) -> None:
+        """Nothing is offered of it nor sent to it until it registers again, for which it has a window."""
+        entry.connected = False
+        entry.challenge = None
+        self.allocator.set_agent_active(entry.agent_id, False)
+        self.rescind(ctx, self.offers.of_agent(entry.agent_id), "disconnected")
+        self.liveness.open_window(entry.agent_id, ctx.now_us + self.settings.reregister_window_ms * 1_000)
+        ctx.log("agent_disconnected", agent=entry.agent_id)
+
+    # -- loss
+
+    def _mark_unreachable(self, ctx: Context, agent_id: AgentId, why: str) -> None:
+        if self.pending.about(("agent", agent_id)) is None:
+            ctx.warn("agent_unreachable", agent=agent_id, text=why)
+            self.propose(ctx, ("agent", agent_id), MarkUnreachable(agent_id, ctx.now_us))
+
+    @after_commit(MarkUnreachable)
+    def agent_unreachable(self, ctx: Context, operation: Operation, committed: Committed) -> None:
+        record = next(r for r in committed.records if isinstance(r, AgentRecord))
+        text = f"Agent {record.agent_id} is unreachable"
+        self._lose(ctx, record.agent_id, record, TaskState.UNREACHABLE, Reason.AGENT_REMOVED, text)
+
+    @handles(MarkAgentGone)
+    def on_mark_agent_gone(self, ctx: Context, sender: Address, message: MarkAgentGone) -> None:
+        if not self.is_operator(ctx, sender, message):
+            return
+        busy = self.pending.about(("agent", message.agent_id))
+        if busy is not None and not isinstance(busy.command, MarkGone):
+            text = f"Agent {message.agent_id} is just being registered or removed; ask again"
+            ctx.send(sender, OperationResult(message.operation_id, False, "unavailable", text))
+            return
+        command = MarkGone(message.agent_id, ctx.now_us)
+        self.propose(ctx, ("agent", message.agent_id), command, request_of(ctx, sender, message))
+
+    @after_commit(MarkGone)
+    def agent_gone(self, ctx: Context, operation: Operation, committed: Committed) -> None:
+        record = next(r for r in committed.records if isinstance(r, AgentRecord))
+        entry = self.roster.agents.get(record.agent_id)
+        text = f"Agent {record.agent_id} was marked gone by an operator"
+        if entry is not None and entry.connected:
+            ctx.send(entry.address, ShutdownAgent("Agent has been marked gone"))
+        self._tell_unreachable_gone(ctx, record.agent_id, text)
+        state, reason = TaskState.GONE_BY_OPERATOR, Reason.AGENT_REMOVED_BY_OPERATOR
+        self._lose(ctx, record.agent_id, record, state, reason, text)
+        self.answer_done(ctx, operation)
+
+    def _tell_unreachable_gone(self, ctx: Context, agent_id: AgentId, text: str) -> None:
+        """Tasks that were unreachable with this agent never come back either."""
+        for framework in self.roster.frameworks.values():
+            for task in [t for t in framework.unreachable.values() if t.agent_id == agent_id]:
+                del framework.unreachable[task.task_id]
+                state = TaskState.GONE_BY_OPERATOR
+                self.roster.change(task, state, ctx.now_us, Reason.AGENT_REMOVED_BY_OPERATOR, text)
+                framework.completed.append(task)
+                status = status_of(task, state, Reason.AGENT_REMOVED_BY_OPERATOR, text, ctx.now_us)
+                self.tell_status(ctx, task, status)
+
+    @after_refusal(MarkUnreachable, MarkGone, RemoveAgent)
+    def agent_not_marked(self, ctx: Context, operation: Operation, refused: ProposalRefused) -> bool:
+        """What the registry no longer counts in is nothing for the tables either; an operator is told."""
+        command = operation.command
+        assert isinstance(command, MarkUnreachable | MarkGone | RemoveAgent)
+        if refused.reason == "unknown-agent":
+            text = f"Agent {command.agent_id} is not in the registry"
+            self._lose(ctx, command.agent_id, None, TaskState.GONE, Reason.AGENT_REMOVED, text)
+        return False
+
+    @handles(LeaveAgent)
+    def on_leave_agent(self, ctx: Context, sender: Address, message: LeaveAgent) -> None:
+        entry = self.roster.agent_at.get(sender)
+        if entry is None or entry.agent_id != message.agent_id:
+            ctx.warn("unexpected_message", kind="LeaveAgent", sender=sender)
+        elif self.pending.about(("agent", message.agent_id)) is None:
+            self.propose(ctx, ("agent", message.agent_id), RemoveAgent(message.agent_id))
+
+    @after_commit(RemoveAgent)
+    def agent_left(self, ctx: Context, operation: Operation, committed: Committed) -> None:
+        assert isinstance(operation.command, RemoveAgent)
+        agent_id = operation.command.agent_id
+        self._lose(ctx, agent_id, None, TaskState.GONE, Reason.AGENT_REMOVED, f"Agent {agent_id} has left")
+
+    def _lose(
+        self,
+        ctx: Context,
+        agent_id: AgentId,
+        record: AgentRecord | None,
+        state: TaskState,
+        reason: Reason,
+        text: str,
+    ) -> None:
+        """Take an agent out: its offers are void, its tasks are in `state`, and whoever had something there is told."""
+        entry = self.roster.agents.get(agent_id)
+        if entry is None:
+            if record is not None:
+                self.roster.absent[agent_id] = record
+            return
+        concerned: dict[FrameworkId, None] = dict.fromkeys((*entry.executors, *(t.framework_id for t in entry.tasks)))
+        for offer_id in self.offers.of_agent(agent_id):
+            outstanding = self.offers.get(offer_id)
+            if outstanding is not None:
+                concerned[outstanding.framework_id] = None
+        self.rescind(ctx, self.offers.of_agent(agent_id), "agent-lost")
+        for task in list(entry.tasks):
+            self._lose_task(ctx, task, state, reason, text, 0 if record is None else record.since_us)
+        for framework_id, mine in list(entry.executors.items()):
+            for executor_id in list(mine):
+                self.roster.forget_executor(entry, framework_id, executor_id)
+        self.liveness.forget(agent_id)
+        self.roster.forget_agent(entry, record)
+        for framework_id in concerned:
+            self.tell(ctx, framework_id, AgentLost(agent_id))
+        self.want_allocation(ctx)
+        ctx.log("agent_removed", agent=agent_id, text=text)
+
+    def _lose_task(
+        self, ctx: Context, task: TaskEntry, state: TaskState, reason: Reason, text: str, since_us: int
+    ) -> None:
+        if task.state not in TERMINAL:
+            self.roster.change(task, state, ctx.now_us, reason, text)
+        since_us = since_us if task.state is TaskState.UNREACHABLE else 0
+        if task.forwarded not in TERMINAL:
+            self.tell_status(ctx, task, status_of(task, task.state, reason, text, ctx.now_us, since_us))
+        self.roster.forget_task(task)
+
+    # -- telling frameworks
+
+    def tell(self, ctx: Context, framework_id: FrameworkId, message: AgentLost | ExecutorLost) -> None:
+        framework = self.roster.frameworks.get(framework_id)
+        if framework is not None and framework.connected:
+            ctx.send(framework.address, message)
+
+    def tell_status(self, ctx: Context, task: TaskEntry, status: Status) -> None:
+        """An update made here: its framework hears it once, if it is connected."""
+        task.forwarded = status.state
+        framework = self.roster.frameworks.get(task.framework_id)
+        if framework is not None and framework.connected:
+            ctx.send(framework.address, Update(task.framework_id, status))
+
+    def rescind(self, ctx: Context, offer_ids: Iterable[OfferId], reason: str, refuse_until_us: int = 0) -> None:
+        """Take offers back. Their frameworks are told, unless they are not there."""
+        told: dict[FrameworkId, list[OfferId]] = {}
+        for outstanding in self.offers.void(list(offer_ids), reason):
+            offer = outstanding.offer
+            self.allocator.recover(
+                outstanding.framework_id, offer.agent_id, offer.role, offer.resources, refuse_until_us
+            )
+            told.setdefault(outstanding.framework_id, []).append(offer.offer_id)
+        for framework_id, mine in told.items():
+            framework = self.roster.frameworks.get(framework_id)
+            if framework is not None and framework.connected:
+                ctx.send(framework.address, Rescind(tuple(mine), reason))
+
+    def want_allocation(self, ctx: Context) -> None:
+        """Something came free: allocate once this turn's messages are handled."""
+        self.arm(ctx, "allocate", 0)
+
+    def agent_of(self, ctx: Context, sender: Address, message_kind: str) -> AgentEntry | None:
+        """The connected agent at `sender`. Another trusted process is told to register."""
+        entry = self.roster.agent_at.get(sender)
+        if entry is not None and entry.connected:
+            return entry
+        if ctx.principal in TRUSTED and actor_of(sender):
+            ctx.send(sender, Ping(self.term, connected=False))
+        ctx.warn("not_registered", sender=sender, kind=message_kind)
+        return None

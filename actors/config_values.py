@@ -1,0 +1,162 @@
+"""How each kind of setting is written: durations, switches, ports, hosts, counts. Pure; `config.py` knows where from.
+
+Every reader takes `where` (which setting, from where) and a value as a TOML file, an environment variable or an option
+gives it, and raises ConfigError with field, value and fix.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+from decimal import Decimal
+
+from mesos_actor.actors.errors import ConfigError
+from mesos_actor.actors.ids import Address, Node, address
+from mesos_actor.actors.resource_text import shown
+
+DEFAULT_MASTER_PORT = 5_050
+"""(Mesos: --port of the master.)"""
+MAX_MASTERS = 64
+MAX_DURATION_MS = 10 * 365 * 24 * 3_600 * 1_000
+MAX_COUNT = 1_000_000_000
+
+_UNIT_MS = {"ms": 1, "s": 1_000, "min": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
+_UNIT_WORDS = {"sec": "s", "secs": "s", "mins": "min", "hrs": "h", "days": "d", "weeks": "w"}
+"""Mesos' spellings (3rdparty/stout/include/stout/duration.hpp) are read as well."""
+_DURATION = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*([a-z]+)")
+_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,253})")
+_IPV6 = re.compile(r"[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(?:%[A-Za-z0-9._-]+)?")
+_DURATION_FIX = "write a duration like 500ms, 30s, 10min, 1h or 2d"
+_SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+
+_MAY_BE_ZERO = ("max_completed_", "gc_delay_ms")
+
+
+def refused(where: str, value: object, problem: str, fix: str) -> ConfigError:
+    return ConfigError(f"{where}: {shown(value)} {problem}; {fix}")
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """A hint at the valid name that `name` was meant to be."""
+    known = sorted(valid)
+    close = difflib.get_close_matches(name, known, 1, 0.6)
+    return f"did you mean {close[0]!r}?" if close else f"use one of: {', '.join(known)}"
+
+
+def text(where: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise refused(where, value, "is not a text", "put it in quotes")
+    return value.strip()
+
+
+def switch(where: str, value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.strip().lower() in _SWITCH:
+        return _SWITCH[value.strip().lower()]
+    raise refused(where, value, "is neither true nor false", "write true or false")
+
+
+def whole(where: str, value: object, lowest: int, highest: int) -> int:
+    number = value
+    if isinstance(value, str) and re.fullmatch(r"\s*-?[0-9_]{1,20}\s*", value) and value.strip("-_ \t"):
+        number = int(value.replace("_", ""))
+    if isinstance(number, bool) or not isinstance(number, int):
+        raise refused(where, value, "is not a whole number", f"write one from {lowest} to {highest}")
+    if not lowest <= number <= highest:
+        raise refused(where, value, "is out of range", f"write a number from {lowest} to {highest}")
+    return number
+
+
+def duration_ms(where: str, value: object, *, bare: bool) -> int:
+    """Milliseconds of `30s` and the like; with `bare`, a number without a unit counts milliseconds."""
+    if bare and (isinstance(value, int) or (isinstance(value, str) and value.strip().isdecimal())):
+        return whole(where, value, 0, MAX_DURATION_MS)
+    match = _DURATION.fullmatch(value.strip().lower()) if isinstance(value, str) else None
+    unit = _UNIT_MS.get(_UNIT_WORDS.get(match[2], match[2])) if match else None
+    if match is None or unit is None:
+        raise refused(where, value, "is not a duration", _DURATION_FIX)
+    exact = Decimal(match[1]) * unit
+    if exact != exact.to_integral_value():
+        raise refused(where, value, "is not a whole number of milliseconds", _DURATION_FIX)
+    if exact > MAX_DURATION_MS:
+        raise refused(where, value, "is longer than ten years", _DURATION_FIX)
+    return int(exact)
+
+
+def measure(where: str, name: str, value: object, *, bare: bool) -> int:
+    """The value of a field of MasterSettings or AgentSettings, by the unit at the end of its `name`.
+
+    `bare`: the name was written with its unit, so that a number needs none.
+    """
+    lowest = 0 if name.startswith(_MAY_BE_ZERO) else 1
+    if name.endswith("_ms"):
+        found = duration_ms(where, value, bare=bare)
+        if found < lowest:
+            raise refused(where, value, "is no time at all", _DURATION_FIX)
+        return found
+    return whole(where, value, lowest, 1_000 if name.endswith("_permille") else MAX_COUNT)
+
+
+# -- places
+
+
+def port(where: str, value: object, *, lowest: int = 0) -> int:
+    return whole(where, value, lowest, 65_535)
+
+
+def host(where: str, value: object) -> str:
+    """A host name, an IPv4 address or an IPv6 address (with or without brackets; returned without)."""
+    found = text(where, value)
+    if found.startswith("[") and found.endswith("]"):
+        found = found[1:-1]
+        if not _IPV6.fullmatch(found):
+            raise refused(where, value, "is not an IPv6 address", "write it like [fd00::1]")
+    elif not _NAME.fullmatch(found) and not _IPV6.fullmatch(found):
+        raise refused(where, value, "is not a host", "write a host name or an IP address")
+    return found
+
+
+def parse_masters(masters: str | Iterable[str], where: str = "masters") -> tuple[str, ...]:
+    """`h1:5050,h2,[fd00::1]:5051` as `host:port` each, in order; the port is 5050 where none is given.
+
+    Raises ConfigError for a bad host or port, a repetition, none at all, or more than MAX_MASTERS.
+    """
+    parts = masters.split(",") if isinstance(masters, str) else list(masters)
+    found: list[str] = []
+    for part in parts:
+        one = host_and_port(where, part)
+        written = join_host_port(*one)
+        if written in found:
+            raise refused(where, part, "is named twice", "name each master once")
+        found.append(written)
+    if not found or len(found) > MAX_MASTERS:
+        raise refused(where, masters, f"names {len(found)} masters", f"name 1 to {MAX_MASTERS} as HOST:PORT")
+    return tuple(found)
+
+
+def host_and_port(where: str, value: object) -> tuple[str, int]:
+    """The host, in small letters and without brackets, and the port of one master."""
+    one = text(where, value)
+    if "/" in one:
+        raise refused(where, value, "is not HOST:PORT", "leave out tcp:// and any path")
+    head, colon, tail = one.rpartition(":")
+    if not colon or one.endswith("]"):
+        head, tail = one, str(DEFAULT_MASTER_PORT)
+    elif ":" in head and not head.startswith("["):
+        raise refused(where, value, "is ambiguous", "put an IPv6 address in brackets, like [fd00::1]:5050")
+    if not tail.isascii() or not tail.isdecimal():
+        raise refused(where, value, "has no port number", "write HOST:PORT, like 10.0.0.1:5050")
+    if not head:
+        raise refused(where, value, "has no host", "write HOST:PORT, like 10.0.0.1:5050")
+    return host(where, head).lower(), port(where, tail, lowest=1)
+
+
+def join_host_port(name: str, number: int) -> str:
+    return f"[{name}]:{number}" if ":" in name else f"{name}:{number}"
+
+
+def master_addresses(masters: Iterable[str]) -> tuple[Address, ...]:
+    """The mailboxes of masters given as `host:port`."""
+    return tuple(address(Node(f"tcp://{one}"), "master") for one in masters)

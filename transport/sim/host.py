@@ -96,6 +96,8 @@ class Host:
 
     def spawn(self, name: str, factory: Factory, *, durable: bool = False, restart: RestartType = "transient") -> Host:
         """As Runtime.spawn; returns the host, for the next call."""
+        if name in self._actors or name in self._ports:
+            raise ConfigError(f"actor {name!r}: this name is taken on {self.name}; choose another")
         self._actors[name] = _ActorSpec(name, factory, durable, restart)
         if self.process is not None:
             self.process.spawn(name, factory, durable=durable, restart=restart)
@@ -108,7 +110,7 @@ class Host:
         the same outlet for each new process. Only `crash(machine=True)` ends it."""
         if self.process is not None:
             raise ConfigError(f"port {name!r}: ports are added before the process starts")
-        if name in self._ports:
+        if name in self._actors or name in self._ports:
             raise ConfigError(f"port {name!r}: this name is taken on {self.name}; choose another")
         self._ports[name] = (factory, survives)
         return self

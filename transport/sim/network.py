@@ -5,8 +5,8 @@ happens to links follows what ZeroMQ over TCP does:
 
 - A link to `tcp://...` opens at its first use, from either side. While nobody listens there, messages wait; after
   `connect_timeout_us` they are dropped and the loss is told. A `peer:...` can only be answered while its link stands.
-- A process that dies ends its links; the other sides are told one latency later, and what they send until then is
-  lost. What is on its way is lost in both directions.
+- A process that dies ends its links. What it had sent still arrives, as the kernel sees to it; what is on its way to it
+  is lost. Then, one latency later, the other sides are told, and what they send until then is lost too.
 - While two hosts are cut off, frames vanish; after `silence_us` the link has ended for both.
 - In a link, order is kept: a late frame holds up those behind it. With `fifo=False` they overtake it, and it is then
   dropped for being late, as link.py demands.
@@ -60,12 +60,15 @@ class Half:
 class Link:
     """One epoch between two nodes, from its first use to its end."""
 
-    __slots__ = ("alive", "halves", "knowing", "open", "waiting")
+    __slots__ = ("alive", "ending", "halves", "knowing", "open", "waiting")
 
     def __init__(self, source: SimTransport, destination: Node, epoch: int) -> None:
         self.halves = {source.node: Half(epoch), destination: Half(epoch)}
         self.alive = True
+        """False: nothing of it arrives any more."""
         self.open = False
+        self.ending = False
+        """One end is gone, or the epoch is over; not everybody has been told yet."""
         #: who knows of the link, as its opener or by something that arrived: they are told of its end
         self.knowing = [source]
         #: what waits for the link to open, or, once it has ended, for both sides to be told and the next one to open
@@ -115,7 +118,7 @@ class SimTransport:
     def close(self) -> None:
         """What was sent so far still arrives, and then the end of the link is told."""
         self.flush()
-        self._network.detach(self, gracefully=True)
+        self._network.detach(self)
 
 
 class Network:
@@ -151,19 +154,17 @@ class Network:
                 self._try_open(pair, link)
         return end
 
-    def detach(self, end: SimTransport, *, gracefully: bool = False) -> None:
-        """Its process is gone; `gracefully`: not before what it sent has arrived."""
+    def detach(self, end: SimTransport) -> None:
+        """Its process is gone. What it sent before still arrives."""
         if end.closed:
             return
         end.closed = True
         del self._ends[end.node]
         for pair, link in list(self._links.items()):
             if end.node in pair and link.open:
-                if gracefully:
-                    last_us = max(self._schedule.now_us, link.halves[end.node].last_arrival_us)
-                    self._schedule.at(last_us, self._end, pair, link)
-                else:
-                    self._end(pair, link)
+                link.open, link.ending = False, True
+                last_us = max(self._schedule.now_us, link.halves[end.node].last_arrival_us)
+                self._schedule.at(last_us, self._end, pair, link)
 
     # -- links ----------------------------------------------------------------------------------------------------
 
@@ -188,10 +189,8 @@ class Network:
         link = self.link(source, node)
         if link is None:
             self.counts["no_link"] += 1
-        elif not link.alive and source in link.knowing:
+        elif link.ending and source in link.knowing:
             self.counts["lost"] += 1
-        elif link.open and node not in self._ends:
-            self.counts["lost"] += 1  # it has closed, and what it sent is still on its way to us
         elif link.open:
             self._transmit(source, self._ends[node], link, batch)
         elif len(link.waiting) >= self.settings.max_queued_messages:
@@ -207,7 +206,7 @@ class Network:
         """Give a frame to the wire: the plan says what becomes of it."""
         settings, schedule = self.settings, self._schedule
         half = link.halves[source.node]
-        jitter_us = self._rng.randrange(settings.jitter_us + 1) if settings.jitter_us else 0
+        jitter_us = int(self._rng.random() * (settings.jitter_us + 1))  # 3 times as fast as randrange
         fate = self._plan.fate(source.host, destination.host)
         for copy, extra_us in enumerate(fate):
             arrival_us = schedule.now_us + settings.latency_us + jitter_us + extra_us
@@ -242,7 +241,7 @@ class Network:
     def _try_open(self, pair: tuple[Node, Node], link: Link) -> None:
         ends = [self._ends.get(node) for node in pair]
         one, other = ends
-        if link.open or not link.alive or one is None or other is None or self._is_cut(one.host, other.host):
+        if link.open or link.ending or one is None or other is None or self._is_cut(one.host, other.host):
             return
         link.open = True
         waiting, link.waiting = link.waiting, []
@@ -250,17 +249,17 @@ class Network:
             self._transmit(source, other if source is one else one, link, batch)
 
     def _give_up(self, pair: tuple[Node, Node], link: Link) -> None:
-        if self._links.get(pair) is link and not link.open:
+        if not link.open and not link.ending:
+            self.counts["lost"] += len(link.waiting)
+            link.waiting.clear()
             self._end(pair, link)
 
     def _end(self, pair: tuple[Node, Node], link: Link) -> None:
         """The epoch is over. Until both sides have been told, what they send is lost."""
         if not link.alive:
             return
-        self.counts["lost"] += len(link.waiting)
-        link.waiting.clear()
         link.alive = False
-        link.open = False
+        link.open, link.ending = False, True
         self._schedule.after(self.settings.latency_us, self._told, pair, link)
 
     def _told(self, pair: tuple[Node, Node], link: Link) -> None:

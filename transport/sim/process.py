@@ -38,6 +38,8 @@ class Process(Crew):
         self._schedule = host.world.schedule
         self._own_node = node
         self._mark = 0
+        self._bereft = False
+        """Whether an actor has ended for good: it may have been the last one."""
         #: actor -> the number of the last batch it wrote
         self._last_batch: dict[str, int] = {}
         #: (batch, cell, cause, to, message): leaves once that batch is synced
@@ -102,14 +104,15 @@ class Process(Crew):
         if self.over:
             return
         self.transport.flush()
-        if self.cells and self._running and not self._ending and not self.alive():
+        if self._bereft and self._running and not self._ending and not self.alive():
             self._ending = True
             self._stop_next([])
 
     # -- messages in ----------------------------------------------------------------------------------------------
 
     def _deliver(self, name: str, sender: Address, principal: Principal, cause: str, message: Message) -> None:
-        self._enter(self._receive_from, (name, sender, principal, cause, message))
+        if not self._ending:  # as the real one: a process that ends takes nothing more from outside
+            self._enter(self._receive_from, (name, sender, principal, cause, message))
 
     def _receive_from(self, name: str, sender: Address, principal: Principal, cause: str, message: Message) -> None:
         cell = self.cells.get(name)
@@ -139,7 +142,8 @@ class Process(Crew):
             self.transport.send(sender, name, cause, Refused(reason="unknown-actor", text=text, about=kind))
 
     def _link_lost(self, node: Node) -> None:
-        self._enter(self._lose_links, (node,))
+        if not self._ending:
+            self._enter(self._lose_links, (node,))
 
     def _lose_links(self, node: Node) -> None:
         self._happened("link_lost", "", detail=node)
@@ -148,7 +152,7 @@ class Process(Crew):
         self._finish()
 
     def _timer_due(self, cell: Cell, name: str, mark: int) -> None:
-        if cell.actor is not None and cell.timers.get(name) == mark:
+        if cell.actor is not None and cell.timers.get(name) == mark and not self._ending:
             self._happened("timer", cell.spec.name, detail=name)
             self._fire(cell, name, mark)
             self._finish()
@@ -255,7 +259,7 @@ class Process(Crew):
         """Nothing to do: mailboxes are found by name."""
 
     def _ended(self, cell: Cell) -> None:
-        """Nothing to do: an ended cell has no actor."""
+        self._bereft = True
 
     def _check_name(self, name: str) -> None:
         super()._check_name(name)

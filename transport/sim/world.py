@@ -31,8 +31,8 @@ TRACE_EVENTS = 100_000
 """The newest events that `trace` can show; the digest covers all."""
 MAX_LOGS = 100_000
 """The newest log lines kept."""
-MAX_EVENTS_AT_ONCE = 1_000_000
-"""Events in one `run` or `until` without virtual time moving: a bug of the simulated, told instead of hanging."""
+MAX_STEPS_AT_ONCE = 1_000_000
+"""Steps without virtual time moving: a bug of what is simulated, told instead of hanging."""
 
 
 class WorldSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -184,7 +184,7 @@ class World:
             steps += 1
             if schedule.now_us != last_us:
                 steps, last_us = 0, schedule.now_us
-            elif steps > MAX_EVENTS_AT_ONCE:
+            elif steps > MAX_STEPS_AT_ONCE:
                 raise InvariantViolation(f"{steps} steps and the clock still says {self.elapsed_us} us")
         return False
 

@@ -29,7 +29,8 @@ class TransportSettings(msgspec.Struct, frozen=True, kw_only=True):
     retry_ms: int = 5
     """How soon a full socket is tried again, when it does not say itself that it has room."""
     high_water_frames: int = 256
-    """Frames ZeroMQ holds for one peer, each way; past it they wait with us, or push back on the peer's TCP."""
+    """Frames ZeroMQ holds for one peer, each way; past it they wait with us, or push back on the peer's TCP. At least
+    2: with 1, libzmq 4.3.5 keeps the first frame of an encrypted connection for ever."""
     max_queued_messages: int = 100_000
     """Messages that wait with us for one peer; past it the newest is dropped and counted."""
     max_queued_bytes: int = 64 << 20

@@ -39,6 +39,9 @@ class ReceivingHalf(SendingHalf):
                 if not link.batches:
                     link.batches.append(Batch())  # an empty frame tells the other side who we are
                 self._transmit(link)
+        elif event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
+            self._count("refused.by-peer", node=dialled.node, text="our key is not known there")
+            self._lose(link, "not-admitted")  # ZeroMQ would not try again by itself
         elif event != zmq.EVENT_DISCONNECTED:
             self._count("handshakes_failed", node=dialled.node)
         elif dialled.up:
@@ -168,13 +171,11 @@ class ReceivingHalf(SendingHalf):
         assert isinstance(descriptor, int)
         epoch = self._mint.next(self._clock.now_us())
         connection = Connection(routing_id, descriptor, principal, frame.node, epoch, self._clock.monotonic_us())
-        if frame.sequence != 1:
-            objection = "not-first"
-        elif len(self._connections) >= self._settings.max_connections:
+        if len(self._connections) >= self._settings.max_connections:
             objection = "full"
         else:
             self._connections.add(connection)
-            objection = self._claim(connection)
+            objection = self._claim(connection) if frame.sequence == 1 else "not-first"
         if objection:
             self._count(f"refused.{objection}", node=frame.node, principal=principal)
             self._refuse(connection, objection)

@@ -4,7 +4,7 @@ Measured with libzmq 4.3.5: a message carries the descriptor of its connection (
 monitor's DISCONNECTED event; that event comes within a millisecond of a peer's kill -9, and frames that arrived before
 it can still be read after it. A routing id that ZeroMQ made is a zero byte and a counter: never used twice, and later
 connections have later ones. A DEALER connects again by itself, under the same socket; ZMQ_RECONNECT_STOP does not
-prevent that in this version. A socket's descriptor is silent until the socket has once been found empty: each is drained
+prevent that in this version. A descriptor is silent until its socket has once been found empty: each is drained
 once after it is made.
 """
 

@@ -19,7 +19,7 @@ from tests.transport.conformance import End, Pair
 
 PATIENCE_S = 5.0
 
-QUICK = TransportSettings(connect_timeout_ms=150, sweep_ms=50, linger_ms=300, reconnect_ms=20)
+QUICK = TransportSettings(connect_timeout_ms=600, sweep_ms=50, linger_ms=300, reconnect_ms=20)
 """Short enough for tests, else as in production."""
 
 

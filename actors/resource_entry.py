@@ -18,6 +18,7 @@ MAX_ITEMS = 10_000
 """The most items that one set from outside may have."""
 
 _SCALARS = frozenset({"cpus", "mem", "disk", "gpus"})
+_USUAL = _SCALARS | {"ports"}
 
 
 class Resource(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
@@ -44,7 +45,7 @@ class Resource(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     def error(self) -> str | None:
         """Why this, from outside, cannot be used, or None when it can."""
         name, role = self.name, self.role
-        if name not in _SCALARS and (problem := resource_text.name_error(name)):
+        if name not in _USUAL and (problem := resource_text.name_error(name)):
             return f"Resource name {resource_text.shown(name)} {problem}"
         if role != "*":
             if problem := role_error(role):

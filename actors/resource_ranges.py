@@ -35,7 +35,13 @@ def union(left: Ranges, right: Ranges) -> Ranges:
     """The numbers in either."""
     if left == right or not right:
         return left
-    return canonical(left + right) if left else right
+    if not left:
+        return right
+    if len(left) == len(right) == 1:
+        # By far the commonest: one block of ports given back to the rest of them.
+        (first, last), (begin, end) = (left[0], right[0]) if left[0] <= right[0] else (right[0], left[0])
+        return ((first, max(last, end)),) if begin <= last + 1 else ((first, last), (begin, end))
+    return canonical(left + right)
 
 
 def contains(outer: Ranges, inner: Ranges) -> bool:

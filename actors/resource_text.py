@@ -32,6 +32,7 @@ _SIZED = re.compile(r"(.*?)\s*([KMGTP])i?B", re.IGNORECASE | re.DOTALL)
 _UNIT_SHIFT = {"K": -10, "M": 0, "G": 10, "T": 20, "P": 30}
 _RANGE = re.compile(r"\s*([0-9]{1,20})\s*(?:-\s*([0-9]{1,20})\s*)?")
 _MAX_NUMBER_CHARS = 40
+_PLAIN_INT = 10**18
 SIZED_NAMES = frozenset({"mem", "disk"})
 """Scalars that take a unit of size."""
 
@@ -64,6 +65,8 @@ def invalid(field: str, value: object, problem: str, fix: str) -> InvalidInput:
 
 def milli_of(field: str, value: Amount, *, sized: bool = False) -> int:
     """`value` in thousandths. With `sized`, text may carry a unit of size and the result counts MB."""
+    if type(value) is int and -_PLAIN_INT < value < _PLAIN_INT:
+        return value * 1_000
     shift = 0
     if isinstance(value, str):
         number = value.strip()

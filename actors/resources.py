@@ -27,6 +27,7 @@ from mesos_actor.actors.resource_entry import (
     MILLI,
     Resource,
     holds,
+    joined,
     json_of,
     key_of,
     kind_of,
@@ -93,7 +94,8 @@ class Resources(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 
         Raises InvalidInput for what is not a number, is negative or has more than three decimals.
         """
-        amounts = {"cpus": cpus, "mem": mem, "disk": disk, "gpus": gpus, **others}
+        usual = {"cpus": cpus, "mem": mem, "disk": disk, "gpus": gpus}
+        amounts = {name: amount for name, amount in usual.items() if type(amount) is not int or amount} | others
         for name in others:
             if problem := resource_text.name_error(name):
                 raise resource_text.invalid("resources", name, problem, "use a plain name")
@@ -189,10 +191,10 @@ class Resources(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
                     break
                 if amount and more:
                     added.append(Resource(name, amount + more, (), (), role))
-                elif x == y:
-                    added.append(x)
-                else:
+                elif amount or more or kind_of(x) != kind_of(y):
                     break
+                else:
+                    added.append(joined(x, y))
             else:
                 return Resources(tuple(added))
         return Resources(merged(left, right))

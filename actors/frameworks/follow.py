@@ -62,6 +62,7 @@ class FollowedBatch(Batch):
         #: The last status of each ended task, the newest attempt last.
         self.ended: dict[TaskId, Status] = {}
         self.interrupted = False
+        self.ending = False
 
     def on_progress(self, status: Status) -> None:
         if is_terminal(status.state) or status.state is TaskState.UNREACHABLE:
@@ -88,15 +89,13 @@ class FollowedBatch(Batch):
     def on_posted(self, value: object) -> None:
         if value != INTERRUPT:
             return
-        if self.interrupted or not self.state.running:
-            self.state.outcome = self.state.outcome or "failed: interrupted"
+        if self.interrupted:
             self.streams.clear()
-            self._finish()
+            super()._finish()
             return
         self.interrupted = True
         self.state.abandon("failed: interrupted")
-        for task_id, agent_id in self.state.launched():
-            self.kill(task_id, agent_id)
+        self._finish()
 
     # -- reading ----------------------------------------------------------------------------------------------------
 
@@ -139,12 +138,11 @@ class FollowedBatch(Batch):
             self._finish()
 
     def _finish(self) -> None:
-        if self.state.outcome.startswith("failed"):
-            running = self.state.launched()
-            if running and not self.interrupted:
-                # A failed batch ends the rest of its tasks by being torn down; nobody waits for their output.
-                self.streams = {k: s for k, s in self.streams.items() if s.ended}
-            if running and self.interrupted:
-                return
-        if not self.streams:
+        """Over is over when every task has ended and its last byte is here. A failed batch ends the rest first."""
+        if self.state.running:
+            if not self.ending:
+                self.ending = True
+                for task_id, agent_id in self.state.launched():
+                    self.kill(task_id, agent_id)
+        elif not self.streams:
             super()._finish()

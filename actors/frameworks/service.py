@@ -60,8 +60,10 @@ class Service(Framework):
 
     def on_offers(self, offers: Sequence[Offer]) -> None:
         now_us = self._now_us()
-        for offer in offers:
-            tasks = self.state.place(offer, now_us)
+        for number, offer in enumerate(offers):
+            # Copies spread: each offer gets its part of what is missing, rounded up.
+            missing = len(self.state.empty_places(now_us))
+            tasks = self.state.place(offer, now_us, -(-missing // (len(offers) - number)))
             self._keep()
             if tasks:
                 self.accept(offer, tasks)

@@ -13,7 +13,7 @@ import msgspec
 
 from mesos_actor.actors.core.placement import fill, port_numbers
 from mesos_actor.actors.frameworks.batch_state import INDEX
-from mesos_actor.actors.frameworks.specs import ServiceSpec, duration_ms
+from mesos_actor.actors.frameworks.specs import MAX_INSTANCES, ServiceSpec, duration_ms
 from mesos_actor.actors.ids import AgentId, TaskId
 from mesos_actor.actors.messages.values import Offer, Status, Task
 from mesos_actor.actors.resources import Resources
@@ -176,9 +176,9 @@ class ServiceState:
                 return problem
         return None
 
-    def place(self, offer: Offer, now_us: int) -> list[Task]:
-        """The tasks to launch on this offer."""
-        empty = self.empty_places(now_us)
+    def place(self, offer: Offer, now_us: int, most: int = MAX_INSTANCES) -> list[Task]:
+        """The tasks to launch on this offer, at most `most`."""
+        empty = self.empty_places(now_us)[:most]
         if not empty or self.refusal(offer) is not None:
             return []
         bundles, _ = fill(offer.resources, self.resources, self.spec.ports, len(empty))

@@ -30,8 +30,8 @@ def note(service: ServiceState, task_id: str, state: TaskState, now_us: int) -> 
 def running(**fields: Any) -> ServiceState:
     """Three healthy copies at second 10."""
     service = ServiceState(spec(**fields))
-    for task in service.place(offer(), 0):
-        note(service, task.task_id, TaskState.RUNNING, 0)
+    for task in service.place(offer(), S):
+        note(service, task.task_id, TaskState.RUNNING, S)
     return service
 
 

@@ -18,12 +18,12 @@ SHELL = {
     "cluster_executor",
     "config",
     "host",
-    "launch_framework",
     "logs",
     "ports",
     "run",
     "runtime",
     "runtime_timers",
+    "runtime_turn",
     "runtime_turn",
     "store",
 }
@@ -31,6 +31,7 @@ SHELL = {
 
 PURE_STANDARD_LIBRARY = {
     "__future__",
+    "abc",
     "bisect",
     "collections",
     "contextlib",

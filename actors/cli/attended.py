@@ -1,0 +1,136 @@
+"""`mesos-actor run`: a batch with its output on this terminal and its exit status as ours."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from types import FrameType
+
+from mesos_actor.actors.cli.output import note
+from mesos_actor.actors.cli.work import EXIT_NEVER_RAN, exit_status, signal_name
+from mesos_actor.actors.errors import LocalError, Unavailable
+from mesos_actor.actors.frameworks.follow import INTERRUPT, MAX_FOLLOWED, Emit, FollowedBatch
+from mesos_actor.actors.frameworks.specs import BatchSpec
+from mesos_actor.actors.ids import FrameworkId, TaskId
+from mesos_actor.actors.messages.values import Offer, Status, Task
+from mesos_actor.actors.run import run
+from mesos_actor.actors.task import TaskState, is_terminal
+
+NO_MASTER = "no-master"
+"""The timer that ends a run which no master takes in."""
+PROGRESS_S = 1.0
+"""Between two lines about a large run."""
+
+
+class AttendedBatch(FollowedBatch):
+    """A followed batch that talks to the person who waits for it."""
+
+    def __init__(self, spec: BatchSpec, emit: Emit, timeout_s: float) -> None:
+        super().__init__(spec, emit)
+        self.timeout_s = timeout_s
+        self.told_s = 0.0
+
+    def on_start(self) -> None:
+        super().on_start()
+        self.set_timer(NO_MASTER, self.timeout_s)
+
+    def on_registered(self, framework_id: FrameworkId) -> None:
+        self.cancel_timer(NO_MASTER)
+        super().on_registered(framework_id)
+
+    def on_timer(self, name: str) -> None:
+        if name == NO_MASTER:
+            raise Unavailable(f"no master answered within {self.timeout_s:g} s; is one running? (mesos-actor start)")
+        super().on_timer(name)
+
+    def on_disconnected(self) -> None:
+        note("mesos-actor: the master is gone; the task runs on, looking for the next master")
+
+    def on_launched(self, tasks: Sequence[Task], offer: Offer) -> None:
+        if self.follow:
+            for task in tasks:
+                note(f"mesos-actor: {task.task_id} on {offer.hostname}")
+
+    def on_progress(self, status: Status) -> None:
+        super().on_progress(status)
+        if self.follow or not is_terminal(status.state) or self.now_s - self.told_s < PROGRESS_S:
+            return
+        self.told_s = self.now_s
+        ((_, done, running, instances),) = self.state.progress()
+        note(f"mesos-actor: {done} of {instances} done, {running} running")
+
+
+def run_attended(spec: BatchSpec, masters: str, key_dir: str, insecure: bool, timeout_s: float) -> int:
+    """Run the batch, return the exit status: the task's own, or that of the first of several that failed."""
+    instances = sum(group.instances for group in spec.task)
+    writer = _Writer(several=instances > 1)
+    batch = AttendedBatch(spec, writer.write, timeout_s)
+    if not batch.follow:
+        note(f"mesos-actor: the output of more than {MAX_FOLLOWED} tasks stays with them: mesos-actor logs TASK")
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        try:
+            batch.post(INTERRUPT)
+        except LocalError:
+            raise KeyboardInterrupt from None
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    started = time.monotonic()
+    try:
+        run(batch, masters=masters or None, key_dir=key_dir or None, insecure=insecure)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        writer.finish()
+    if not batch.follow:
+        note(f"mesos-actor: {instances} tasks in {time.monotonic() - started:.2f} s, {batch.state.outcome}")
+    return _verdict(batch)
+
+
+def _verdict(batch: FollowedBatch) -> int:
+    """The exit status, and one line about an abnormal end."""
+    if batch.interrupted:
+        note("mesos-actor: interrupted; the tasks were ended")
+        return 128 + signal.SIGINT
+    bad = next((s for s in batch.ended.values() if s.state is not TaskState.FINISHED), None)
+    if batch.state.outcome == "finished" or bad is None:
+        return 0 if batch.state.outcome == "finished" else EXIT_NEVER_RAN
+    failed = next((s for s in reversed(batch.ended.values()) if s.state is not TaskState.FINISHED), bad)
+    words = failed.message or failed.reason or str(failed.state)
+    if failed.signal is not None:
+        words = f"{words} ({signal_name(failed.signal)})" if signal_name(failed.signal) not in words else words
+    plain_exit = failed.state is TaskState.FAILED and failed.exit_status
+    if not plain_exit or len(batch.ended) > 1:
+        note(f"mesos-actor: {failed.task_id} {failed.state}: {words}")
+    return exit_status(failed.exit_status, failed.signal)
+
+
+class _Writer:
+    """Puts the bytes of tasks on our own standard output and error; several tasks' lines are told apart."""
+
+    def __init__(self, several: bool) -> None:
+        self.several = several
+        #: (task, path) -> an unfinished line.
+        self.partial: dict[tuple[TaskId, str], bytes] = {}
+
+    def write(self, task_id: TaskId, path: str, data: bytes) -> None:
+        out = sys.stdout.buffer if path == "stdout" else sys.stderr.buffer
+        if not self.several:
+            out.write(data)
+        else:
+            whole, newline, rest = (self.partial.pop((task_id, path), b"") + data).rpartition(b"\n")
+            for line in whole.split(b"\n") if newline else ():
+                out.write(b"[" + task_id.encode() + b"] " + line + b"\n")
+            if rest:
+                self.partial[task_id, path] = rest
+        out.flush()
+
+    def finish(self) -> None:
+        """Lines that never ended are shown with an end."""
+        for (task_id, path), rest in self.partial.items():
+            out = sys.stdout.buffer if path == "stdout" else sys.stderr.buffer
+            out.write(b"[" + task_id.encode() + b"] " + rest + b"\n")
+            out.flush()
+        self.partial.clear()

@@ -1,0 +1,267 @@
+"""One process of the cluster, put together from its settings: a master, an agent, or both.
+
+The only place that knows which actors, ports, store and transport make a master or an agent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from mesos_actor._version import __version__
+from mesos_actor.actors.actor import ActorLike
+from mesos_actor.actors.config import Part, StartConfig, load_config, own_hosts, part_of
+from mesos_actor.actors.config_values import host_and_port, master_addresses
+from mesos_actor.actors.core import environment
+from mesos_actor.actors.errors import ConfigError, InternalError, MesosActorError, SecurityError, StorageError
+from mesos_actor.actors.ids import Address, ContainerId, Principal, address
+from mesos_actor.actors.logs import Log
+from mesos_actor.actors.messages.base import Message
+from mesos_actor.actors.messages.containers import ForgetContainer, RecoverContainers
+from mesos_actor.actors.resources import Resources
+from mesos_actor.actors.runtime import Runtime
+from mesos_actor.actors.store import SqliteStore
+from mesos_actor.transport.security import Keys, load_keys, user_key, user_key_dir
+from mesos_actor.transport.transport import Deliver, LinkLost
+from mesos_actor.transport.zmq import ZmqTransport
+
+STORE_FILE = "state.sqlite3"
+LOOPBACK = "127.0.0.1"
+
+
+class Host:
+    """A process to be: `run()` returns its exit status. `ready_file` gets one JSON object when it takes part."""
+
+    def __init__(self, config: StartConfig, ready_file: Path | None = None) -> None:
+        self.config = config
+        self.ready_file = ready_file
+        self.log = Log(json=config.log_json, level=config.log_level)
+        self.part: Part = part_of(config, own_hosts(config.masters))
+        self.keys = self._keys()
+        self.transport: ZmqTransport | None = None
+        self.stop_wished = False
+
+    # -- what follows from the settings -----------------------------------------------------------------------------
+
+    def _on_loopback(self) -> bool:
+        if self.config.bind:
+            return _is_loopback(self.config.bind)
+        return all(_is_loopback(host_and_port("masters", one)[0]) for one in self.config.masters)
+
+    def _keys(self) -> Keys | None:
+        """The cluster's keys; None without security, which is said loudly. Raises SecurityError."""
+        if self.config.insecure:
+            self.log.event(
+                "warning",
+                "insecure",
+                {"text": "NO ENCRYPTION, NO AUTHENTICATION: whoever reaches this port can run anything here"},
+            )
+            return None
+        if self.config.key_dir is not None:
+            return load_keys(self.config.key_dir)
+        return user_key() if self._on_loopback() else load_keys(user_key_dir())
+
+    def _listen(self) -> tuple[str, str]:
+        """Where to listen, and under which host others reach us."""
+        if self._on_loopback():
+            bind = self.config.bind or LOOPBACK
+            return f"tcp://{_bracketed(bind)}:{self.part.port}", self.config.advertise
+        bind = self.config.bind or "0.0.0.0"
+        wild = bind in ("0.0.0.0", "::")
+        advertise = self.config.advertise or (_own_address(self.config.masters) if wild else "")
+        return f"tcp://{_bracketed(bind)}:{self.part.port}", advertise
+
+    # -- putting it together ----------------------------------------------------------------------------------------
+
+    def _open_transport(self, deliver: Deliver, lost: LinkLost) -> ZmqTransport:
+        listen, advertise = self._listen()
+
+        def report(event: str, fields: Mapping[str, object]) -> None:
+            self.log.event("warning", event, fields, actor="transport")
+
+        self.transport = ZmqTransport(
+            security=self.keys,
+            on_deliver=deliver,
+            on_link_lost=lost,
+            listen=listen,
+            advertise_host=advertise,
+            report=report,
+        )
+        return self.transport
+
+    def _runtime(self) -> Runtime:
+        work_dir = self.config.work_dir / ("master" if self.part.role == "master" else "agent")
+        if self.part.role == "both":
+            work_dir = self.config.work_dir
+        try:
+            work_dir.mkdir(parents=True, exist_ok=True, mode=0o755)
+            store = SqliteStore(work_dir / STORE_FILE)
+        except OSError as error:
+            raise ConfigError(
+                f"work_dir: {work_dir} cannot be used: {error.strerror}; name a directory this user may write to"
+            ) from None
+        runtime = Runtime(transport=self._open_transport, store=store, log=self.log)
+        if self.part.role in ("master", "both"):
+            self._add_master(runtime)
+        if self.part.role in ("agent", "both"):
+            self._add_agent(runtime, work_dir)
+        return runtime
+
+    def _add_master(self, runtime: Runtime) -> None:
+        from mesos_actor.actors.core.allocator import DrfAllocator
+        from mesos_actor.actors.master import Master
+        from mesos_actor.actors.registry import RegistryActor
+
+        settings = self.config.master
+
+        def master() -> Master:
+            return Master(settings, DrfAllocator(settings.max_outstanding_share_permille))
+
+        runtime.spawn("master", master)
+        runtime.spawn("registry", lambda: RegistryActor(settings.max_agents, settings.max_frameworks), durable=True)
+
+    def _add_agent(self, runtime: Runtime, work_dir: Path) -> None:
+        from mesos_actor.isolation.detect import detect, measure
+        from mesos_actor.isolation.process import ProcessContainerizer
+        from mesos_actor.isolation.sandbox import FileSandbox
+
+        detected = detect(self.config.resources, measure(work_dir), without=sorted(self.config.without))
+        for warning in detected.warnings:
+            self.log.event("warning", "resources", {"text": warning})
+
+        host = self
+
+        class Containerizer(ProcessContainerizer):
+            """Executors that this agent finds again, or lets go, are known to its socket too."""
+
+            def on_message(self, sender: Address, cause: str, principal: Principal, message: Message) -> None:
+                match message:
+                    case RecoverContainers():
+                        for container_id in message.executors:
+                            host._executor_environment(container_id)
+                    case ForgetContainer() if host.transport is not None:
+                        host.transport.revoke_executor(message.container_id)
+                    case _:
+                        pass
+                super().on_message(sender, cause, principal, message)
+
+        containers = Containerizer(work_dir, self._executor_environment)
+        runtime.add_port("containerizer", containers)
+        runtime.add_port("sandbox", FileSandbox(work_dir, containers.is_live))
+        runtime.spawn("agent", self._agent_factory(detected.resources), durable=True)
+
+    def _agent_factory(self, resources: Resources) -> Callable[[], ActorLike]:
+        from mesos_actor.actors.agent import Agent
+
+        def agent() -> Agent:
+            masters = master_addresses(self.config.masters)
+            if self.part.role == "both" and self.transport is not None:
+                masters = (address(self.transport.node, "master"),)
+            return Agent(self.config.agent_settings(resources, masters, __version__))
+
+        return agent
+
+    def _executor_environment(self, container_id: ContainerId) -> dict[str, str]:
+        """What an executor needs to reach its agent and to be believed."""
+        if self.transport is None or self.keys is None:
+            return {}
+        keys = self.transport.authorize_executor(container_id)
+        return {
+            environment.EXECUTOR_KEY: keys.secret.decode(),
+            environment.CLUSTER_PUBLIC_KEY: keys.server_public.decode(),
+        }
+
+    # -- running ----------------------------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Run to the end. Returns 0 after SIGTERM or SIGINT, 1 when it ended for another reason, which is in the log."""
+        try:
+            asyncio.run(self._main())
+        except (StorageError, InternalError, SecurityError) as error:
+            self.log.event("error", "process_failed", {"kind": type(error).__name__, "text": str(error)})
+            return 1
+        finally:
+            self.log.close()
+            if self.ready_file is not None:
+                self.ready_file.unlink(missing_ok=True)
+        return 0 if self.stop_wished else 1
+
+    async def _main(self) -> None:
+        runtime = self._runtime()
+        loop = asyncio.get_running_loop()
+        async with runtime:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, self._wish_stop, runtime)
+            self._tell_ready()
+            await runtime.wait()
+
+    def _wish_stop(self, runtime: Runtime) -> None:
+        self.stop_wished = True
+        runtime.request_stop()
+
+    def _tell_ready(self) -> None:
+        """One line for people, one file for programs: from now on connections are taken."""
+        assert self.transport is not None
+        where = self.transport.node.removeprefix("tcp://")
+        ready = {"address": where, "as": self.part.role, "pid": os.getpid(), "version": __version__}
+        for name, variable in sorted(self.config.from_environment().items()):
+            self.log.event("info", "setting", {"name": name, "from": variable})
+        if self.ready_file is not None:
+            partial = self.ready_file.with_name(f"{self.ready_file.name}.{os.getpid()}")
+            partial.write_text(json.dumps(ready))
+            partial.replace(self.ready_file)
+        kind = {"both": "a one-host cluster", "master": "a master", "agent": "an agent"}[self.part.role]
+        print(f"ready: {kind} at {where}", flush=True)
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    return False
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host
+
+
+def _own_address(masters: tuple[str, ...]) -> str:
+    """The address that this host shows to the first master it has a route to, without sending anything."""
+    for one in masters:
+        host, port = host_and_port("masters", one)
+        try:
+            family, kind, protocol, _, place = socket.getaddrinfo(host, port or 1, type=socket.SOCK_DGRAM)[0]
+            with socket.socket(family, kind, protocol) as probe:
+                probe.connect(place)
+                return _bracketed(str(probe.getsockname()[0]))
+        except OSError:
+            continue
+    raise ConfigError(
+        f"advertise: no route to any of {', '.join(masters) or 'no masters'} tells under which address others reach "
+        "this host; give it with --advertise"
+    )
+
+
+def main() -> int:
+    """`python -m mesos_actor.actors.host OPTIONS`: what `mesos-actor start` becomes, without the command line's own
+    memory. OPTIONS is a JSON object of its options; environment and file are read here as well."""
+    options = json.loads(sys.argv[1])
+    ready_file = options.pop("ready_file", None)
+    try:
+        return Host(load_config(options), Path(ready_file) if ready_file else None).run()
+    except MesosActorError as error:
+        print(f"mesos-actor: {error}", file=sys.stderr)
+        return 2 if isinstance(error, ConfigError) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

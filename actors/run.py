@@ -20,6 +20,7 @@ from typing import Generic, TypeVar
 import zmq
 
 from mesos_actor.actors.callbacks import CallbackActor, Callbacks, StopRequest
+from mesos_actor.actors.config_values import host_and_port, join_host_port
 from mesos_actor.actors.core import environment
 from mesos_actor.actors.errors import ConfigError, InternalError, LocalError, Unavailable
 from mesos_actor.actors.executor import Executor, ExecutorActor
@@ -292,13 +293,8 @@ def master_addresses(masters: Masters) -> tuple[Address, ...]:
     if not masters:
         masters = os.environ.get("MESOS_ACTOR_MASTERS") or DEFAULT_MASTERS
     listed = masters.split(",") if isinstance(masters, str) else list(masters)
-    found = []
-    for text in (item.strip() for item in listed):
-        place = text.removeprefix("tcp://").removesuffix("/master")
-        host, colon, port = place.rpartition(":")
-        if not (host and colon and port.isascii() and port.isdigit() and 0 < int(port) < 65_536) or "/" in place:
-            raise ConfigError(f"masters: {text!r} is not HOST:PORT; write for example 10.0.0.1:5050,10.0.0.2:5050")
-        found.append(Address(f"tcp://{place}/master"))
+    places = (text.strip().removeprefix("tcp://").removesuffix("/master") for text in listed)
+    found = [Address(f"tcp://{join_host_port(*host_and_port('masters', place))}/master") for place in places]
     return tuple(dict.fromkeys(found))
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mesos_actor._version import __version__
 
 if TYPE_CHECKING:
+    from mesos_actor.actors.cluster_executor import ClusterExecutor, WorkerLost
     from mesos_actor.actors.errors import ConfigError, LocalError, MesosActorError, PeerError, Unavailable
     from mesos_actor.actors.executor import Executor, ExecutorActor
     from mesos_actor.actors.framework import Framework, command_task, executor_task
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from mesos_actor.actors.task import Reason, Source, TaskState, is_terminal
 
 _HOMES = {
+    "WorkerLost": "mesos_actor.actors.cluster_executor",
+    "ClusterExecutor": "mesos_actor.actors.cluster_executor",
     "Session": "mesos_actor.actors.run",
     "run_executor": "mesos_actor.actors.run",
     "running": "mesos_actor.actors.run",
@@ -58,6 +61,7 @@ _HOMES = {
 
 __all__ = [
     "Attributes",
+    "ClusterExecutor",
     "Command",
     "ConfigError",
     "Demand",
@@ -82,6 +86,7 @@ __all__ = [
     "TaskState",
     "Unavailable",
     "Uri",
+    "WorkerLost",
     "__version__",
     "command_task",
     "executor_task",

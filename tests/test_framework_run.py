@@ -380,8 +380,9 @@ def test_masters_are_read_from_every_form(monkeypatch: pytest.MonkeyPatch) -> No
     assert master_addresses(["tcp://10.0.0.1:5050", "tcp://h2:1/master", "h2:1"]) == both
     monkeypatch.setenv("MESOS_ACTOR_MASTERS", "h2:1")
     assert master_addresses(None) == both[1:]
-    for bad in ("h2", "h2:", ":5050", "h2:70000", "h2:x", "h2:1,,h3:1", "http://h2:1"):
-        with pytest.raises(ConfigError, match="HOST:PORT"):
+    assert master_addresses("h2") == ("tcp://h2:5050/master",)
+    for bad in ("h2:", ":5050", "h2:70000", "h2:x", "h2:1,,h3:1", "http://h2:1"):
+        with pytest.raises(ConfigError, match="masters"):
             master_addresses(bad)
 
 

@@ -40,23 +40,28 @@ class Outlet(Protocol):
     @property
     def name(self) -> str:
         """The port's own name: what actors send to."""
+        ...
 
     @property
     def node(self) -> Node:
         """The process the port lives in."""
+        ...
 
     @property
     def rng(self) -> random.Random:
         """Seeded in a simulation, from the operating system otherwise."""
+        ...
 
     def now_us(self) -> int:
         """The wall clock in microseconds since 1970, never going back within one incarnation of the process."""
+        ...
 
     def send(self, to: Address, message: Message, cause: str = "") -> None:
         """Give `message` to `to`, from this port. It is delivered in a later step, never inside this call."""
 
     def call_later(self, delay_us: int, fn: Callable[[], None]) -> TimerHandle:
         """Call `fn` after `delay_us`, on the loop; 0 means soon, never inside this call."""
+        ...
 
     def log(self, event: str, level: str = "info", **fields: Any) -> None:
         """One structured log line. Levels: `debug`, `info`, `warning`, `error`."""

@@ -39,6 +39,7 @@ class Store(Protocol):
     def load(self, actor: str) -> dict[str, Record]:
         """Everything kept for `actor`, by key in key order, applied but uncommitted writes included. Raises
         StorageError."""
+        ...
 
     def apply(self, writes: Iterable[Write]) -> None:
         """Take these writes into the open transaction: all of them, or none and LocalError when a record or key cannot

@@ -123,7 +123,8 @@ class Host:
             return self
         self.incarnation += 1
         self.failure = None
-        process = self.process = Process(self, Supervisor(*self.supervision), self.node)
+        # pyright reads this file by its own folder too, and then takes this class and the imported one for two.
+        process = self.process = Process(self, Supervisor(*self.supervision), self.node)  # pyright: ignore
         self.world._happened("start", self.name, detail=str(self.incarnation))
         for name, (factory, survives) in self._ports.items():
             process.ports[name] = self._start_port(name, factory, survives)

@@ -20,7 +20,7 @@ import re
 import msgspec
 
 from mesos_actor.actors.errors import LocalError
-from mesos_actor.actors.ids import Address, Node, Principal, actor_of, address, node_of
+from mesos_actor.actors.ids import Address, Node, Principal, address
 from mesos_actor.actors.messages.base import Message
 from mesos_actor.transport.codec import Batch, read_frame
 from mesos_actor.transport.link import Incoming, Outgoing, Verdict
@@ -92,18 +92,21 @@ class SimTransport:
         """Why the last message that could not be encoded was dropped."""
         self._network = network
         self._queue: list[tuple[Node, Batch]] = []
+        #: node -> its link as it was used last; it may have ended since
+        self.recent: dict[Node, Link] = {}
 
     def send(self, to: Address, sender: str, cause: str, message: Message) -> None:
         if self.closed:
             return
         batch = Batch()
+        node, _, actor = to.rpartition("/")
         try:
-            batch.add(actor_of(to), sender, cause, message)
+            batch.add(actor, sender, cause, message)
         except LocalError as error:
             self._network.counts["refused"] += 1
             self.refused = str(error)
             return
-        self._queue.append((node_of(to), batch))
+        self._queue.append((Node(node), batch))
 
     def flush(self) -> None:
         if self._queue:
@@ -173,6 +176,7 @@ class Network:
         pair = _pair(source.node, node)
         found = self._links.get(pair)
         if found is not None:
+            source.recent[node] = found
             return found
         if _DIALABLE.fullmatch(node) is None:
             self._schedule.after(0, self._tell, source, node)
@@ -186,7 +190,9 @@ class Network:
 
     def transmit(self, source: SimTransport, node: Node, batch: Batch) -> None:
         """Put one message on its way."""
-        link = self.link(source, node)
+        link = source.recent.get(node)
+        if link is None or link.ending:
+            link = self.link(source, node)
         if link is None:
             self.counts["no_link"] += 1
         elif link.ending and source in link.knowing:

@@ -130,7 +130,8 @@ class World:
             raise ConfigError(f"host {name!r}: must be a new name, not empty and none of {', '.join(sorted(RESERVED))}")
         if node and not node.startswith("tcp://"):
             raise ConfigError(f"node {node!r} of host {name!r}: must be tcp://host:port, or empty")
-        host = self.hosts[name] = Host(self, name, node, Principal(principal))
+        # pyright reads this file by its own folder too, and then takes this class and the imported one for two.
+        host = self.hosts[name] = Host(self, name, node, Principal(principal))  # pyright: ignore
         return host
 
     # -- time -----------------------------------------------------------------------------------------------------

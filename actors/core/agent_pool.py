@@ -9,7 +9,8 @@ from __future__ import annotations
 from operator import add, sub
 from typing import TypeAlias
 
-from mesos_actor.actors.core.drf import Client, Kinds, Vector
+from mesos_actor.actors.core.nodes import Client
+from mesos_actor.actors.core.vectors import Kinds, Vector
 from mesos_actor.actors.errors import InternalError
 from mesos_actor.actors.ids import AgentId
 from mesos_actor.actors.resources import Attributes, Resource, Resources

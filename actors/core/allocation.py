@@ -110,15 +110,20 @@ class Allocator(Protocol):
     # -- decisions
     def allocate(self, now_us: int, rng: random.Random) -> list[Allocation]:
         """Every offer that can be made now, given what changed since the last call. Cheap when nothing did."""
+        raise NotImplementedError
 
     def allocate_all(self, now_us: int, rng: random.Random) -> list[Allocation]:
         """As `allocate`, over every agent: the batch run, which also drops filters that have run out."""
+        raise NotImplementedError
 
     def next_expiry_us(self) -> int | None:
         """When a filter runs out and `allocate` is worth calling though nothing else happened; None: never."""
+        raise NotImplementedError
 
     def shares(self) -> list[tuple[Role, FrameworkId | None, int]]:
         """(role, framework or None for the role itself, dominant share in millionths), in path order."""
+        raise NotImplementedError
 
     def explain(self, framework: FrameworkId, now_us: int) -> list[Refusal]:
         """Why `framework` is offered nothing on each agent now; computed when asked, bounded by the caller's page."""
+        raise NotImplementedError

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from mesos_actor.actors.core.agent_pool import AgentPool
 from mesos_actor.actors.core.allocation import Allocation
 from mesos_actor.actors.core.competition import Competition
-from mesos_actor.actors.core.drf import Client
+from mesos_actor.actors.core.nodes import Client
 
 STARVATION_RUNS = 10
 """A framework whose declared demand was passed over in so many runs that made offers, times the number of those that
@@ -102,12 +102,12 @@ def _is_walled(state: Competition, client: Client, candidates: list[AgentPool]) 
         return True
     filters = client.filters
     for pool in candidates:
-        there = filters.get(pool)
+        there = filters.get(pool.agent_id)
         if there is None:
             return False
         if there[0].seen != pool.version:
             resources, _ = pool.offerable(client)
-            if not any(one.blocks(pool, resources) for one in there):
+            if not any(one.blocks(resources, pool.version) for one in there):
                 return False
     if len(candidates) == len(state.open):
         client.walled = state.growth

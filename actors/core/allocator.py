@@ -18,8 +18,7 @@ from mesos_actor.actors.core.agent_pool import AgentPool
 from mesos_actor.actors.core.allocation import Allocation, Refusal
 from mesos_actor.actors.core.competition import Competition
 from mesos_actor.actors.core.demand import Wanted
-from mesos_actor.actors.core.drf import Client
-from mesos_actor.actors.core.hoarding import FrameworkState
+from mesos_actor.actors.core.nodes import Client, FrameworkState
 from mesos_actor.actors.errors import InternalError
 from mesos_actor.actors.ids import AgentId, FrameworkId, Role
 from mesos_actor.actors.messages.values import Demand
@@ -128,7 +127,7 @@ class DrfAllocator:
         before = pool.total_vector
         pool.resize(total, attributes)
         self._state.add_total(tuple(map(sub, pool.total_vector, before)))
-        self._state.filters.drop_agent(self._state.tree.clients(), pool)
+        self._state.filters.drop_agent(self._state.tree.clients(), agent)
         self._state.touch(pool)
 
     def add_used(self, agent: AgentId, framework: FrameworkId, role: Role, resources: Resources) -> None:
@@ -144,13 +143,13 @@ class DrfAllocator:
             return
         self._state.open.pop(pool, None)
         self._state.dirty.pop(pool, None)
-        self._state.filters.drop_agent(self._state.tree.clients(), pool)
+        self._state.filters.drop_agent(self._state.tree.clients(), agent)
         self._state.add_total(tuple(map(sub, self._state.kinds.zero, pool.total_vector)))
         released = pool.release()
         for client, (_, vector) in released.items():
             self._state.tree.discharge(client, vector)
         for client in released:
-            self._state.answered(client, pool, None)
+            self._state.answered(client, agent, None)
             self._state.settle(client)
 
     def set_agent_active(self, agent: AgentId, active: bool) -> None:
@@ -179,9 +178,9 @@ class DrfAllocator:
             raise InternalError(f"{framework} gives back {resources} of {agent} in {role}, where it holds nothing")
         vector = pool.give_back(client, resources)
         self._state.tree.discharge(client, vector)
-        self._state.answered(client, pool, vector)
+        self._state.answered(client, agent, vector)
         if refuse_until_us > 0 and role in state.roles:
-            self._state.filters.add(client, pool, resources, refuse_until_us)
+            self._state.filters.add(client, agent, resources, refuse_until_us)
         self._state.touch(pool)
         self._state.settle(client)
 
@@ -189,13 +188,12 @@ class DrfAllocator:
         """See `Allocator`."""
         state = self._state.frameworks.get(framework)
         client = state.clients.get(role) if state is not None else None
-        pool = self._state.agents.get(agent)
-        if client is None or pool is None:
+        if client is None or agent not in self._state.agents:
             return
         vector = self._state.kinds.vector(resources)
         if client.wanted is not None:
-            client.wanted.launched(pool, vector)
-        self._state.answered(client, pool, vector)
+            client.wanted.launched(agent, vector)
+        self._state.answered(client, agent, vector)
         self._state.settle(client)
 
     # -- policy
@@ -210,8 +208,8 @@ class DrfAllocator:
     def allocate(self, now_us: int, rng: random.Random) -> list[Allocation]:
         state = self._state
         state.refresh()
-        for _, pool in state.filters.expire(now_us):
-            state.dirty[pool] = None
+        for agent in state.filters.expire(now_us):
+            state.dirty[state.agents[agent]] = None
         if state.all_dirty:
             candidates = list(state.open)
         else:

@@ -7,8 +7,9 @@ from operator import add
 from mesos_actor.actors.core.agent_pool import AgentPool
 from mesos_actor.actors.core.allocation import Refusal
 from mesos_actor.actors.core.competition import Competition
-from mesos_actor.actors.core.drf import Client, Group, RoleNode, RoleTree, Vector
-from mesos_actor.actors.core.hoarding import FrameworkState
+from mesos_actor.actors.core.drf import RoleTree
+from mesos_actor.actors.core.nodes import Client, FrameworkState, Group, RoleNode
+from mesos_actor.actors.core.vectors import Vector
 from mesos_actor.actors.ids import FrameworkId, Role
 from mesos_actor.actors.resources import total as sum_of
 
@@ -64,7 +65,7 @@ def _why(
     if obstacle == "hoarding":
         return "hoarding", "with this agent its unanswered offers would hold more of the cluster than they may"
     if obstacle == "filtered":
-        until_us = max(one.until_us for one in client.filters[pool] if one.blocks(pool, bundle[0]))
+        until_us = max(one.until_us for one in client.filters[pool.agent_id] if one.blocks(bundle[0], pool.version))
         if until_us > now_us:
             return "filtered", f"it declined this agent; asked again in {(until_us - now_us) / 1_000_000:.1f} s"
     return "share", "it is open to the framework; others with a smaller share go first"
@@ -84,7 +85,8 @@ def _holders(pool: AgentPool) -> str:
 def check(state: Competition) -> None:
     """Raises AssertionError when anything that is kept twice differs."""
     zero = state.kinds.zero
-    totals, held = zero, dict.fromkeys(state.tree.clients(), (zero, 0))
+    totals = zero
+    held: dict[Client, tuple[Vector, int]] = dict.fromkeys(state.tree.clients(), (zero, 0))
     for agent_id, pool in state.agents.items():
         assert pool.agent_id == agent_id
         _check_pool(state, pool)

@@ -9,9 +9,11 @@ from __future__ import annotations
 from operator import add
 
 from mesos_actor.actors.core.agent_pool import AgentPool, Bundle
-from mesos_actor.actors.core.drf import Client, Kinds, RoleTree, Vector
+from mesos_actor.actors.core.drf import RoleTree
 from mesos_actor.actors.core.filters import FilterBook
-from mesos_actor.actors.core.hoarding import FrameworkState, HoardingBound
+from mesos_actor.actors.core.hoarding import HoardingBound
+from mesos_actor.actors.core.nodes import Client, FrameworkState
+from mesos_actor.actors.core.vectors import Kinds, Vector
 from mesos_actor.actors.ids import AgentId, FrameworkId, Role
 from mesos_actor.actors.resources import Resources
 
@@ -74,8 +76,8 @@ class Competition:
             if self.hoarding.forbids(state, vector, self.totals):
                 state.held_back = True
                 return "hoarding"
-        for one in client.filters.get(pool, ()):
-            if one.blocks(pool, resources):
+        for one in client.filters.get(pool.agent_id, ()):
+            if one.blocks(resources, pool.version):
                 return "filtered"
         return ""
 
@@ -147,7 +149,7 @@ class Competition:
             for client, (_, vector) in pool.taken.items():
                 self.tree.charge(client, vector)
         for client in self.tree.clients():
-            client.unanswered = {pool: vector + more for pool, vector in client.unanswered.items()}
+            client.unanswered = {agent: vector + more for agent, vector in client.unanswered.items()}
         for state in self.frameworks.values():
             state.outstanding += more
 
@@ -171,20 +173,20 @@ class Competition:
             del self.open[pool]
         if client.wanted is not None:
             client.waits_since = self.runs + 1
-            client.wanted.cover(pool, vector)
+            client.wanted.cover(pool.agent_id, vector)
             self.settle(client)
         if self.hoarding.is_set:
             state = self.frameworks[client.framework_id]
-            self.hoarding.promise(state, client, pool, vector)
+            self.hoarding.promise(state, client, pool.agent_id, vector)
             self._weigh(state)
 
-    def answered(self, client: Client, pool: AgentPool, vector: Vector | None) -> None:
-        """So much of `pool`, or all of it (None), came back or was accepted: if it was in an offer, it is no more."""
+    def answered(self, client: Client, agent: AgentId, vector: Vector | None) -> None:
+        """So much of `agent`, or all of it (None), came back or was accepted: if it was in an offer, it is no more."""
         if client.wanted is not None:
-            client.wanted.uncover(pool)
+            client.wanted.uncover(agent)
         if self.hoarding.is_set:
             state = self.frameworks[client.framework_id]
-            self.hoarding.answer(state, client, pool, vector)
+            self.hoarding.answer(state, client, agent, vector)
             if state.held_back:
                 state.held_back = False
                 self.all_dirty = True

@@ -6,13 +6,10 @@ Only scalars of a shape are looked at, whatever role they name.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from mesos_actor.actors.core.drf import Kinds, Vector
+from mesos_actor.actors.core.vectors import Kinds, Vector
+from mesos_actor.actors.ids import AgentId
 from mesos_actor.actors.messages.values import Demand
-
-if TYPE_CHECKING:
-    from mesos_actor.actors.core.agent_pool import AgentPool
 
 MAX_SHAPES_PER_ROLE = 100
 """Shapes of one framework in one role that are looked at; those after them are not waited for."""
@@ -26,7 +23,7 @@ class Wanted:
         self._demands = [demand for demand in demands if demand.count > 0][:MAX_SHAPES_PER_ROLE]
         self._missing = [demand.count for demand in self._demands]
         """How many of each shape no offer holds yet."""
-        self._held: dict[AgentPool, list[int]] = {}
+        self._held: dict[AgentId, list[int]] = {}
         """How many of each shape fit in the unanswered offers of an agent."""
         self._shapes: list[tuple[tuple[int, int], ...]] = []
         self._places = 0
@@ -51,21 +48,21 @@ class Wanted:
             for missing, shape in zip(self._missing, self._shapes, strict=True)
         )
 
-    def cover(self, agent: AgentPool, vector: Vector) -> None:
+    def cover(self, agent: AgentId, vector: Vector) -> None:
         """So much of `agent` was offered."""
         counts = self._packed(vector, self._missing)
         self._missing = [missing - count for missing, count in zip(self._missing, counts, strict=True)]
         held = self._held.get(agent)
         self._held[agent] = counts if held is None else [a + b for a, b in zip(held, counts, strict=True)]
 
-    def launched(self, agent: AgentPool, vector: Vector) -> None:
+    def launched(self, agent: AgentId, vector: Vector) -> None:
         """So much of what was offered of `agent` is in use: what it does not hold is missing again."""
         held = self._held.pop(agent, None)
         if held is not None:
             counts = self._packed(vector, held)
             self._missing = [m + h - c for m, h, c in zip(self._missing, held, counts, strict=True)]
 
-    def uncover(self, agent: AgentPool) -> None:
+    def uncover(self, agent: AgentId) -> None:
         """What was offered of `agent` came back."""
         held = self._held.pop(agent, None)
         if held is not None:

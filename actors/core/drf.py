@@ -19,119 +19,13 @@ from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator
 from math import lcm
 from operator import add, mul, sub
-from typing import TYPE_CHECKING, TypeAlias
 
+from mesos_actor.actors.core.nodes import DEFAULT_WEIGHT_MILLI, Client, Entry, Group, Node, RoleNode
+from mesos_actor.actors.core.vectors import Kinds, Vector
 from mesos_actor.actors.ids import FrameworkId, Role
-from mesos_actor.actors.resources import Resources
 
-if TYPE_CHECKING:
-    from mesos_actor.actors.core.agent_pool import AgentPool
-    from mesos_actor.actors.core.demand import Wanted
-    from mesos_actor.actors.core.filters import Filter
-
-Vector: TypeAlias = tuple[int, ...]
-"""Thousandths of each scalar kind, in the order of `Kinds.index`."""
-
-DEFAULT_WEIGHT_MILLI = 1_000
 WEIGHT_SHIFT = 64
-MAX_SCALAR_KINDS = 64
-"""Kinds of scalars that count for shares; those that agents bring up later are shared out, but count for nothing."""
 MILLIONTHS = 1_000_000
-
-Entry: TypeAlias = "tuple[int, int, str, Node]"
-"""(weighted share, times chosen, name, node): how siblings are sorted. Names differ, so nodes are never compared."""
-
-
-class Kinds:
-    """Which scalar stands at which place of a vector."""
-
-    def __init__(self) -> None:
-        self.index = {"cpus": 0, "mem": 1, "disk": 2}
-        self.zero: Vector = (0, 0, 0)
-
-    def learn(self, resources: Resources) -> bool:
-        """Whether there were new kinds in it: every vector made before is then too short."""
-        known = len(self.index)
-        for entry in resources.entries:
-            if entry.scalar and entry.name not in self.index and len(self.index) < MAX_SCALAR_KINDS:
-                self.index[entry.name] = len(self.index)
-        self.zero = (0,) * len(self.index)
-        return len(self.index) > known
-
-    def vector(self, resources: Resources) -> Vector:
-        amounts = [0] * len(self.index)
-        for entry in resources.entries:
-            if entry.scalar:
-                place = self.index.get(entry.name)
-                if place is not None:
-                    amounts[place] += entry.scalar
-        return tuple(amounts)
-
-
-class Node:
-    """Something that competes with its siblings."""
-
-    __slots__ = ("amounts", "entry", "name", "parent", "picks", "weight_milli")
-
-    def __init__(self, name: str, parent: Group | None, amounts: Vector) -> None:
-        self.name = name
-        self.parent = parent
-        self.amounts = amounts
-        """What it and all below it hold, unanswered offers included."""
-        self.picks = 0
-        """How often it was chosen."""
-        self.weight_milli = DEFAULT_WEIGHT_MILLI
-        self.entry: Entry | None = None
-        """Its place in `parent.order`; None while nobody below it can be offered anything."""
-
-
-class Group(Node):
-    """A node that stands for others. `order`: its live children, the next one first."""
-
-    __slots__ = ("order",)
-
-    def __init__(self, name: str, parent: Group | None, amounts: Vector) -> None:
-        super().__init__(name, parent, amounts)
-        self.order: list[Entry] = []
-
-
-class RoleNode(Group):
-    """A role. `own` is where its frameworks are: the role itself, or its virtual leaf when there are roles below."""
-
-    __slots__ = ("children", "clients", "own", "path")
-
-    def __init__(self, path: str, parent: Group | None, amounts: Vector) -> None:
-        super().__init__(path.rpartition("/")[2], parent, amounts)
-        self.path = path
-        self.children: dict[str, RoleNode] = {}
-        self.clients: dict[FrameworkId, Client] = {}
-        self.own: Group = self
-
-
-class Client(Node):
-    """A framework in one of its roles."""
-
-    __slots__ = ("filters", "framework_id", "holds", "role", "scopes", "unanswered", "waits_since", "walled", "wanted")
-
-    def __init__(self, framework_id: FrameworkId, role: Role, parent: Group, amounts: Vector) -> None:
-        super().__init__(framework_id, parent, amounts)
-        self.framework_id = framework_id
-        self.role = role
-        parts = role.split("/")
-        self.scopes = frozenset(["*", *("/".join(parts[:n]) for n in range(1, len(parts) + 1))])
-        """The roles whose reservations it may use."""
-        self.holds = 0
-        """On how many agents it holds anything; changed by AgentPool alone."""
-        self.filters: dict[AgentPool, list[Filter]] = {}
-        """What it declined; changed by FilterBook alone."""
-        self.wanted: Wanted | None = None
-        """What it asked for, if it did."""
-        self.unanswered: dict[AgentPool, Vector] = {}
-        """What its unanswered offers hold; kept only while hoarding is bounded."""
-        self.waits_since = 0
-        """The run in which it was last offered anything, or began to wait."""
-        self.walled = -1
-        """The allocator's count of growth when filters blocked every agent; valid while the count stands."""
 
 
 class RoleTree:

@@ -10,9 +10,8 @@ import heapq
 from collections import deque
 from collections.abc import Iterable, Iterator
 
-from mesos_actor.actors.core.agent_pool import AgentPool
-from mesos_actor.actors.core.drf import Client
-from mesos_actor.actors.ids import FrameworkId
+from mesos_actor.actors.core.nodes import Client, Filter
+from mesos_actor.actors.ids import AgentId, FrameworkId
 from mesos_actor.actors.resources import Resources
 
 MAX_FILTERS_PER_FRAMEWORK = 200_000
@@ -22,28 +21,6 @@ MAX_FILTERS_PER_AGENT = 4
 
 _SLACK = 64
 """Dropped filters that may lie in a queue before it is swept, besides as many as are alive."""
-
-
-class Filter:
-    """One refusal. `agent` is None once it was dropped."""
-
-    __slots__ = ("agent", "client", "resources", "seen", "until_us")
-
-    def __init__(self, client: Client, agent: AgentPool, resources: Resources, until_us: int) -> None:
-        self.client = client
-        self.agent: AgentPool | None = agent
-        self.resources = resources
-        self.until_us = until_us
-        self.seen = -1
-        """The agent's version for which it was found to block."""
-
-    def blocks(self, agent: AgentPool, resources: Resources) -> bool:
-        """Whether it forbids to offer `resources`, which must be all that the client could be given now."""
-        if self.seen != agent.version:
-            if not self.resources.contains(resources):
-                return False
-            self.seen = agent.version
-        return True
 
 
 class FilterBook:
@@ -60,7 +37,7 @@ class FilterBook:
         self._all_alive = 0
         self._number = 0
 
-    def add(self, client: Client, agent: AgentPool, resources: Resources, until_us: int) -> None:
+    def add(self, client: Client, agent: AgentId, resources: Resources, until_us: int) -> None:
         """`client` refused `resources` of `agent` until then."""
         there = client.filters.get(agent, [])
         for old in [f for f in there if f.until_us <= until_us and resources.contains(f.resources)]:
@@ -71,7 +48,7 @@ class FilterBook:
         ages = self._ages.setdefault(name, deque())
         while self._alive.get(name, 0) >= self._max_per_framework:
             oldest = ages.popleft()
-            if oldest.agent is not None:
+            if not oldest.is_dropped:
                 self._drop(oldest)
         made = Filter(client, agent, resources, until_us)
         client.filters.setdefault(agent, []).append(made)
@@ -88,26 +65,25 @@ class FilterBook:
             for one in list(filters):
                 self._drop(one)
 
-    def drop_agent(self, clients: Iterable[Client], agent: AgentPool) -> None:
+    def drop_agent(self, clients: Iterable[Client], agent: AgentId) -> None:
         """The agent changed or went: what anybody said of it counts no more."""
         for client in clients:
             for one in list(client.filters.get(agent, ())):
                 self._drop(one)
 
-    def expire(self, now_us: int) -> Iterator[tuple[Client, AgentPool]]:
-        """Drop those that run out now or ran out before; yields whose they were."""
+    def expire(self, now_us: int) -> Iterator[AgentId]:
+        """Drop those that run out now or ran out before; yields the agents they were about."""
         heap = self._expiries
         while heap and heap[0][0] <= now_us:
             one = heapq.heappop(heap)[2]
-            agent = one.agent
-            if agent is not None:
+            if not one.is_dropped:
                 self._drop(one)
-                yield one.client, agent
+                yield one.agent
 
     def next_expiry_us(self) -> int | None:
         """When the next live filter runs out; None when there is none."""
         heap = self._expiries
-        while heap and heap[0][2].agent is None:
+        while heap and heap[0][2].is_dropped:
             heapq.heappop(heap)
         return heap[0][0] if heap else None
 
@@ -119,25 +95,25 @@ class FilterBook:
         found: dict[FrameworkId, int] = {}
         for client in clients:
             for agent, filters in client.filters.items():
-                assert filters, f"{client.framework_id} has an empty list of filters on {agent.agent_id}"
+                assert filters, f"{client.framework_id} has an empty list of filters on {agent}"
                 assert len(filters) <= MAX_FILTERS_PER_AGENT
-                assert all(f.agent is agent and f.client is client for f in filters)
+                assert all(f.agent == agent and f.client is client for f in filters)
                 found[client.framework_id] = found.get(client.framework_id, 0) + len(filters)
         assert found == self._alive, f"filters counted {self._alive}, found {found}"
         assert sum(found.values()) == self._all_alive
-        assert sum(f.agent is not None for _, _, f in self._expiries) == self._all_alive
+        assert sum(not f.is_dropped for _, _, f in self._expiries) == self._all_alive
         for name, ages in self._ages.items():
-            assert sum(f.agent is not None for f in ages) == self._alive.get(name, 0)
+            assert sum(not f.is_dropped for f in ages) == self._alive.get(name, 0)
         assert self._ages.keys() == self._alive.keys()
 
     def _drop(self, one: Filter) -> None:
-        agent, client = one.agent, one.client
-        assert agent is not None, "a filter is dropped once"
-        one.agent = None
-        filters = client.filters[agent]
+        client = one.client
+        assert not one.is_dropped, "a filter is dropped once"
+        one.is_dropped = True
+        filters = client.filters[one.agent]
         filters.remove(one)
         if not filters:
-            del client.filters[agent]
+            del client.filters[one.agent]
         client.walled = -1
         name = client.framework_id
         self._all_alive -= 1
@@ -149,7 +125,7 @@ class FilterBook:
         """Throw dropped filters out of the queues when they are the greater part."""
         ages = self._ages[name]
         if len(ages) > 2 * self._alive[name] + _SLACK:
-            self._ages[name] = deque(f for f in ages if f.agent is not None)
+            self._ages[name] = deque(f for f in ages if not f.is_dropped)
         if len(self._expiries) > 2 * self._all_alive + _SLACK:
-            self._expiries = [entry for entry in self._expiries if entry[2].agent is not None]
+            self._expiries = [entry for entry in self._expiries if not entry[2].is_dropped]
             heapq.heapify(self._expiries)

@@ -5,29 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from operator import add, sub
 
-from mesos_actor.actors.core.agent_pool import AgentPool
-from mesos_actor.actors.core.drf import Client, Vector
-from mesos_actor.actors.ids import Role
-
-
-class FrameworkState:
-    """A framework, or a stranger that holds something."""
-
-    __slots__ = ("clients", "held_back", "is_active", "is_full", "is_known", "outstanding", "roles", "suppressed")
-
-    def __init__(self, zero: Vector) -> None:
-        self.is_known = False
-        self.is_active = False
-        self.roles: frozenset[Role] = frozenset()
-        self.suppressed: set[Role] = set()
-        self.clients: dict[Role, Client] = {}
-        """One for each of its roles, and for former ones in which it still holds something."""
-        self.outstanding = zero
-        """What its unanswered offers hold; kept only while hoarding is bounded."""
-        self.is_full = False
-        """They hold all that they may."""
-        self.held_back = False
-        """Some agent was not offered because of them."""
+from mesos_actor.actors.core.nodes import Client, FrameworkState
+from mesos_actor.actors.core.vectors import Vector
+from mesos_actor.actors.ids import AgentId
 
 
 class HoardingBound:
@@ -41,20 +21,20 @@ class HoardingBound:
         self._permille = permille
         self.is_set = permille < 1_000
 
-    def promise(self, state: FrameworkState, client: Client, pool: AgentPool, vector: Vector) -> None:
+    def promise(self, state: FrameworkState, client: Client, agent: AgentId, vector: Vector) -> None:
         """An offer was made that counts until it is answered."""
-        before = client.unanswered.get(pool)
-        client.unanswered[pool] = vector if before is None else tuple(map(add, before, vector))
+        before = client.unanswered.get(agent)
+        client.unanswered[agent] = vector if before is None else tuple(map(add, before, vector))
         state.outstanding = tuple(map(add, state.outstanding, vector))
 
-    def answer(self, state: FrameworkState, client: Client, pool: AgentPool, vector: Vector | None) -> None:
-        """So much of `pool` came back or was accepted, or all of it (None)."""
-        before = client.unanswered.pop(pool, None)
+    def answer(self, state: FrameworkState, client: Client, agent: AgentId, vector: Vector | None) -> None:
+        """So much of `agent` came back or was accepted, or all of it (None)."""
+        before = client.unanswered.pop(agent, None)
         if before is not None:
             gone = before if vector is None else tuple(map(min, before, vector))
             rest = tuple(map(sub, before, gone))
             if any(rest):
-                client.unanswered[pool] = rest
+                client.unanswered[agent] = rest
             state.outstanding = tuple(map(sub, state.outstanding, gone))
 
     def is_reached(self, state: FrameworkState, totals: Vector) -> bool:

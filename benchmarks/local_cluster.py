@@ -1,0 +1,110 @@
+"""A cluster of real processes for the benchmarks: started by the command line, encrypted, measured from /proc."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+START_LIMIT_S = 30.0
+
+
+def cpu_s(pid: int) -> float:
+    """User and system time of one process, without its children."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS
+
+
+def memory_mib(pid: int, kind: str = "Pss") -> float:
+    """Proportional (`Pss`) or resident (`Rss`) memory of one process."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{kind}:"))
+
+
+class LocalCluster:
+    """One master and some agents. `masters` and `key_dir` are what a framework needs."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.key_dir = str(directory / "keys")
+        self.masters = ""
+        self.pids: dict[str, int] = {}
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._run("init", "--key-dir", self.key_dir)
+        self.masters = self._start("master", "--as", "master", "--port", "0")
+
+    def add_agent(self, name: str, resources: str) -> str:
+        """Start an agent; returns its `host:port`. Its launcher is in `pids` as `<name>.launcher`."""
+        options = ("--as", "agent", "--masters", self.masters, "--resources", resources, "--hostname", name)
+        where = self._start(name, *options)
+        self.pids[f"{name}.launcher"] = self._launcher(name)
+        return where
+
+    def _run(self, *arguments: str) -> None:
+        subprocess.run([sys.executable, "-m", "mesos_actor", *arguments], check=True, stdout=subprocess.DEVNULL)
+
+    def _start(self, name: str, *arguments: str) -> str:
+        ready = self.directory / f"{name}.ready"
+        with open(self.directory / f"{name}.log", "wb") as log:
+            command = [sys.executable, "-m", "mesos_actor", "start", *arguments, "--key-dir", self.key_dir]
+            command += ["--work-dir", str(self.directory / name), "--ready-file", str(ready)]
+            process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        self._processes.append(process)
+        deadline = time.monotonic() + START_LIMIT_S
+        while not ready.exists():
+            if process.poll() is not None or time.monotonic() > deadline:
+                sys.exit(f"{name} did not start:\n{(self.directory / f'{name}.log').read_text()}")
+            time.sleep(0.01)
+        self.pids[name] = process.pid
+        return str(json.loads(ready.read_text())["address"])
+
+    def _launcher(self, name: str) -> int:
+        """The launcher's process id, found by its working files."""
+        wanted = str(self.directory / name)
+        deadline = time.monotonic() + START_LIMIT_S
+        while time.monotonic() < deadline:
+            for entry in Path("/proc").iterdir():
+                with contextlib.suppress(OSError):
+                    words = (entry / "cmdline").read_bytes() if entry.name.isdigit() else b""
+                    if b"launcher" in words and wanted.encode() in words:
+                        return int(entry.name)
+            time.sleep(0.01)
+        sys.exit(f"{name} has no launcher")
+
+    def cpu_s(self) -> dict[str, float]:
+        """CPU time so far of each process of the cluster."""
+        return {name: cpu_s(pid) for name, pid in self.pids.items()}
+
+    def stop(self) -> None:
+        for process in reversed(self._processes):
+            process.send_signal(signal.SIGTERM)
+        for process in self._processes:
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+@contextlib.contextmanager
+def local_cluster() -> Iterator[LocalCluster]:
+    """A master; its directory is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="mesos-actor-bench-") as name:
+        cluster = LocalCluster(Path(name))
+        try:
+            yield cluster
+        finally:
+            cluster.stop()
+
+
+def quiet() -> str:
+    """How busy the machine is with other things: a line for the head of every table."""
+    return f"load average {os.getloadavg()[0]:.2f}, {os.cpu_count()} cores, Python {sys.version.split()[0]}"

@@ -30,9 +30,8 @@ def main() -> None:
             print(f"{name}: PSS {memory[name]:.1f} MiB, {percent:.2f} % of a core")
         node = [name for name in cluster.pids if name != "master"]
         percent = sum(100 * (after[name] - before[name]) / options.seconds for name in node)
-        print(
-            f"agent and launcher: PSS {sum(memory[name] for name in node):.1f} MiB, {percent:.2f} % of a core (Ray: 707 MB)"
-        )
+        pss = sum(memory[name] for name in node)
+        print(f"agent and launcher: PSS {pss:.1f} MiB, {percent:.2f} % of a core (Ray: 707 MB)")
 
 
 if __name__ == "__main__":

@@ -74,7 +74,9 @@ class LocalCluster:
             for entry in Path("/proc").iterdir():
                 with contextlib.suppress(OSError):
                     words = (entry / "cmdline").read_bytes() if entry.name.isdigit() else b""
-                    if b"launcher" in words and wanted.encode() in words:
+                    # The one that stays has been handed to init; before, it is the agent's own short-lived child.
+                    parent = (entry / "stat").read_text().rpartition(")")[2].split()[1] if words else ""
+                    if b"launcher" in words and wanted.encode() in words and parent == "1":
                         return int(entry.name)
             time.sleep(0.01)
         sys.exit(f"{name} has no launcher")

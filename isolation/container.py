@@ -42,7 +42,7 @@ class Container:
         #: The main process, leader of its session; 0: none was started.
         self.pid = 0
         #: Clock ticks since the boot between which the process was made: with the pid, its identity.
-        self.times = (0, 0)
+        self.times: tuple[int, int] = (0, 0)
         #: Started by a former launcher, so it is not our child.
         self.adopted = False
         self.pidfd = -1

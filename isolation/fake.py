@@ -29,10 +29,10 @@ from mesos_actor.actors.messages.containers import (
     MeasureContainers,
     ReadFile,
     RecoverContainers,
-    RecoveredContainer,
     Usage,
 )
 from mesos_actor.actors.ports import Outlet
+from mesos_actor.isolation.answers import NOT_KNOWN, recovered_of
 
 SPAWN_US = 1_000
 """From a launch to ContainerStarted, and from a signal to the end."""
@@ -274,7 +274,7 @@ class FakeContainerizer:
         if container_id in self._failed:
             self._tell(self._failed[container_id])
         elif container is None:
-            self._tell(ContainerExited(container_id, killed=True, text="no such container is known here"))
+            self._tell(ContainerExited(container_id, killed=True, text=NOT_KNOWN))
         elif container.ended:
             self._tell(container.exited)
         else:
@@ -309,7 +309,8 @@ class FakeContainerizer:
                 self._survivors.ended_us.setdefault(container_id, self._outlet.now_us())
                 del self._survivors.containers[container_id]
             else:
-                found.append(_recovered(container_id, container))
+                exited = container.exited if container.ended else None
+                found.append(recovered_of(container_id, container.pid, exited))
         self._tell(ContainersRecovered(tuple(found)))
         self._repeat_later()
 
@@ -330,21 +331,6 @@ class FakeContainerizer:
         RecoverContainers: _on_recover,
         MeasureContainers: _on_measure,
     }
-
-
-def _recovered(container_id: ContainerId, container: FakeContainer) -> RecoveredContainer:
-    if not container.ended:
-        return RecoveredContainer(container_id, running=True, pid=container.pid)
-    exited = container.exited
-    return RecoveredContainer(
-        container_id,
-        running=False,
-        pid=container.pid,
-        exit_status=exited.exit_status,
-        signal=exited.signal,
-        killed=exited.killed,
-        text=exited.text,
-    )
 
 
 class FakeSandbox:

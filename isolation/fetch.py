@@ -86,6 +86,11 @@ def _parts(name: str, what: str) -> list[str]:
     return parts
 
 
+def _check_name(parts: list[str]) -> None:
+    if not parts or parts[0] in _RESERVED_NAMES:
+        raise FetchError(f"{'/'.join(parts)!r} is not a name for a file of yours in a sandbox")
+
+
 class _Target:
     """The sandbox as seen by one fetch: every write goes through here, by descriptors, never through a link."""
 
@@ -118,8 +123,7 @@ class _Target:
 
     def write(self, parts: list[str], source: IO[bytes], mode: int) -> None:
         """Put all of `source` in a new file, replacing what a former URI left there."""
-        if not parts or parts in ([name] for name in _RESERVED_NAMES):
-            raise FetchError(f"{'/'.join(parts)!r} is not a name for a file of yours in a sandbox")
+        _check_name(parts)
         folder = self.directory(parts[:-1])
         try:
             with contextlib.suppress(FileNotFoundError):
@@ -137,6 +141,7 @@ class _Target:
             os.close(folder)
 
     def link_later(self, parts: list[str], to: str) -> None:
+        _check_name(parts)
         self._links.append((parts, to))
 
     def make_links(self) -> None:
@@ -184,7 +189,9 @@ def fetch(
             except OSError as error:
                 full = error.errno in (28, 122)  # ENOSPC, EDQUOT
                 raise FetchError(f"uri {uri.path!r}: {error.strerror or error}", full) from None
-            except (tarfile.TarError, zipfile.BadZipFile, EOFError, lzma.LZMAError, ValueError, RuntimeError) as error:
+            except (tarfile.TarError, zipfile.BadZipFile, EOFError, lzma.LZMAError) as error:
+                raise FetchError(f"uri {uri.path!r}: the archive is damaged or unsupported: {error}") from None
+            except (KeyError, ValueError, RuntimeError) as error:
                 raise FetchError(f"uri {uri.path!r}: the archive is damaged or unsupported: {error}") from None
         if owner is not None:
             target.give_to(owner[0], owner[1])
@@ -194,10 +201,12 @@ def fetch(
 
 def _fetch_one(uri: Uri, target: _Target, reader: Reader | None) -> None:
     path = source_of(uri)
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY), "rb") as source:
-        found = os.fstat(source.fileno())
-        if not stat.S_ISREG(found.st_mode):
-            raise FetchError("not a regular file")
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode):
+        os.close(descriptor)
+        raise FetchError("not a regular file")
+    with os.fdopen(descriptor, "rb") as source:
         if reader is not None and not reader.may_read(path):
             raise FetchError("the task's user may not read it")
         named = _parts(uri.output_file, "output_file")

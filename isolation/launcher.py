@@ -13,7 +13,7 @@ with one write. It ends by itself when nothing has run and nobody was connected 
 taken over yet stay in exits.log for the next launcher.
 """
 
-# ruff: noqa: PTH108
+# ruff: noqa: PTH108, PTH208
 from __future__ import annotations
 
 import contextlib
@@ -283,8 +283,9 @@ class Launcher:
             except BlockingIOError:
                 pass  # said again when it is writable
             except OSError:
-                self._hang_up()
-                return
+                # Gone; but what it said last may still be there to be read, so its end comes from reading.
+                self._unsent.clear()
+                self._greeted = False
         if len(self._unsent) > MAX_UNSENT_BYTES:
             say("cut the agent's connection: it does not read")
             self._hang_up()
@@ -331,13 +332,12 @@ class Launcher:
             elif len(self._watcher.containers) + len(self._queue) >= MAX_CONTAINERS:
                 text = f"the launcher holds {MAX_CONTAINERS} containers, its bound"
             try:
-                program = Program(message)
-            except ValueError as error:
-                text = str(error)
-            if text:
-                self._watcher.events.append({"k": "failed", "id": container_id, "reason": "spawn", "text": text})
-            else:
-                self._queue[container_id] = program
+                if text:
+                    raise ValueError(text)
+                self._queue[container_id] = Program(message)
+            except (ValueError, TypeError) as error:
+                event = {"k": "failed", "id": container_id, "reason": "spawn", "text": str(error)}
+                self._watcher.events.append(event)
 
     def _on_kill(self, container_id: str, grace_s: float) -> None:
         known = self._watcher.containers.get(container_id)
@@ -366,10 +366,19 @@ class Launcher:
             self._unsent += pack({"k": "listed", "containers": [c.described() for c in chunk], "more": more})
 
 
+def _close_inherited() -> None:
+    """Close what whoever started the agent left open: a task would get it too."""
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) > 2:
+            with contextlib.suppress(OSError):  # the listing's own
+                os.close(int(name))
+
+
 def main() -> None:
     """Run as `launcher DIRECTORY IDLE_SECONDS`, with stdio where it should go."""
     directory, idle_s = sys.argv[1], float(sys.argv[2])
     os.umask(0o022)
+    _close_inherited()
     gc.freeze()
     try:
         Launcher(directory, idle_s).run()

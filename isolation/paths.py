@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 from mesos_actor.actors.errors import InvalidInput
@@ -39,3 +40,16 @@ def sandbox_of(work_dir: Path, framework_id: FrameworkId, container_id: Containe
     framework = directory_name("framework_id", framework_id)
     container = directory_name("container_id", container_id)
     return f"{work_dir}/sandboxes/{framework}/{container}"
+
+
+def make_sandbox(sandbox: str) -> None:
+    """One mkdir, and a second only for a framework's first container. An existing one is used again: its agent died
+    before the launch. Raises OSError."""
+    try:
+        os.mkdir(sandbox, 0o700)  # noqa: PTH102 - once for every task: a Path would cost as much as the call
+    except FileExistsError:
+        if Path(sandbox).is_symlink() or not Path(sandbox).is_dir():
+            raise
+    except FileNotFoundError:
+        Path(sandbox).parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+        Path(sandbox).mkdir(mode=0o700, exist_ok=True)

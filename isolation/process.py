@@ -31,13 +31,13 @@ from mesos_actor.actors.messages.containers import (
     LaunchContainer,
     MeasureContainers,
     RecoverContainers,
-    RecoveredContainer,
 )
 from mesos_actor.actors.ports import Outlet
+from mesos_actor.isolation.answers import NEVER_RAN, NOT_KNOWN, exit_of, recovered_of
 from mesos_actor.isolation.command import CommandError, Owner, argv_of, environment_of, owner_of
 from mesos_actor.isolation.fetch import FetchError, fetch
 from mesos_actor.isolation.launcher_client import IDLE_S, LauncherClient
-from mesos_actor.isolation.paths import sandbox_of
+from mesos_actor.isolation.paths import make_sandbox, sandbox_of, sandboxes_of
 from mesos_actor.isolation.usage import measure
 
 MAX_CONTAINERS = 100_000
@@ -57,8 +57,6 @@ EXITS_A_REPEAT = 1_000
 MAX_MEASUREMENTS_WAITING = 4
 """Past that, a MeasureContainers is answered with nothing: the former ones are not done yet."""
 
-_NOT_KNOWN = "no such container is known here"
-_NEVER_RAN = "killed before its command ran"
 _FULL = (28, 122)  # ENOSPC, EDQUOT
 
 
@@ -119,7 +117,7 @@ class ProcessContainerizer:
         """Find or start the launcher. Raises OSError when the work directory cannot be used."""
         self._outlet = outlet
         self._loop = asyncio.get_running_loop()
-        (self._work_dir / "sandboxes").mkdir(mode=0o711, parents=True, exist_ok=True)
+        sandboxes_of(self._work_dir).mkdir(mode=0o711, parents=True, exist_ok=True)
         self._client.start(outlet)
 
     def on_message(self, sender: Address, cause: str, principal: Principal, message: Message) -> None:
@@ -188,7 +186,7 @@ class ProcessContainerizer:
         try:
             sandbox = sandbox_of(self._work_dir, message.framework_id, container_id)
             owner = owner_of(message.command.user)
-            _make_directory(sandbox)
+            make_sandbox(sandbox)
             if owner is not None:
                 os.chown(sandbox, owner.user_id, owner.group_id)
         except InvalidInput as error:
@@ -287,14 +285,14 @@ class ProcessContainerizer:
             if failed is not None:
                 self._tell(failed)
             elif self._listed:
-                self._tell(ContainerExited(message.container_id, killed=True, text=_NOT_KNOWN))
+                self._tell(ContainerExited(message.container_id, killed=True, text=NOT_KNOWN))
             else:
                 self._client.kill(message.container_id, message.grace_ms)
         elif container.exit is not None:
             self._tell(container.exit)
         elif container.fetching:
             container.cancelled.set()
-            self._ended(container, ContainerExited(message.container_id, killed=True, text=_NEVER_RAN))
+            self._ended(container, ContainerExited(message.container_id, killed=True, text=NEVER_RAN))
         else:
             self._client.kill(message.container_id, max(0, message.grace_ms))
 
@@ -327,10 +325,10 @@ class ProcessContainerizer:
         elif kind == "exited":
             if container is None:
                 self._forget_soon(container_id)
-                if event["text"] == _NOT_KNOWN:
-                    self._tell(_exit_of(event))
+                if event["text"] == NOT_KNOWN:
+                    self._tell(exit_of(event))
             else:
-                self._ended(container, _exit_of(event))
+                self._ended(container, exit_of(event))
 
     def _ended(self, container: _Container, exited: ContainerExited) -> None:
         if container.orphan:
@@ -391,9 +389,9 @@ class ProcessContainerizer:
         container.pid = entry["pid"]
         if entry["ended"] and container.exit is None:
             if container.launch is None and not container.orphan and not self._recovered:
-                container.exit = _exit_of(entry)  # told when it is asked for
+                container.exit = exit_of(entry)  # told when it is asked for
             else:
-                self._ended(container, _exit_of(entry))
+                self._ended(container, exit_of(entry))
 
     # -- recovering and measuring -----------------------------------------------------------------------------------
 
@@ -415,7 +413,7 @@ class ProcessContainerizer:
         for container_id in message.container_ids:
             known = self._containers.get(container_id)
             if known is not None and (known.pid or known.exit is not None):
-                found.append(_recovered(container_id, known))
+                found.append(recovered_of(container_id, known.pid, known.exit))
         self._tell(ContainersRecovered(tuple(found)))
         if not self._repeat_is_set:
             self._repeat_is_set = True
@@ -461,43 +459,3 @@ class ProcessContainerizer:
         RecoverContainers: _on_recover,
         MeasureContainers: _on_measure,
     }
-
-
-def _make_directory(sandbox: str) -> None:
-    """One mkdir, and a second only for a framework's first container. An existing one is used again: its agent died
-    before the launch."""
-    try:
-        os.mkdir(sandbox, 0o700)  # noqa: PTH102 - once for every task: a Path would cost as much as the call
-    except FileExistsError:
-        if Path(sandbox).is_symlink() or not Path(sandbox).is_dir():
-            raise
-    except FileNotFoundError:
-        Path(sandbox).parent.mkdir(mode=0o711, parents=True, exist_ok=True)
-        Path(sandbox).mkdir(mode=0o700, exist_ok=True)
-
-
-def _exit_of(told: dict[str, Any]) -> ContainerExited:
-    """The message for what the launcher told of an end."""
-    code = told["code"]
-    return ContainerExited(
-        ContainerId(told["id"]),
-        exit_status=code if code is not None and code >= 0 else None,
-        signal=-code if code is not None and code < 0 else None,
-        killed=told["killed"],
-        text=told["text"],
-    )
-
-
-def _recovered(container_id: ContainerId, container: _Container) -> RecoveredContainer:
-    exited = container.exit
-    if exited is None:
-        return RecoveredContainer(container_id, running=True, pid=container.pid)
-    return RecoveredContainer(
-        container_id,
-        running=False,
-        pid=container.pid,
-        exit_status=exited.exit_status,
-        signal=exited.signal,
-        killed=exited.killed,
-        text=exited.text,
-    )

@@ -95,9 +95,9 @@ class RealBench:
         self.loop = asyncio.new_event_loop()
         self._make = port or (lambda path: ProcessContainerizer(path, launcher_idle_s=5, exit_repeat_us=200_000))
         self.launcher_pids: set[int] = set()
-        self._start()
+        self.start()
 
-    def _start(self) -> None:
+    def start(self) -> None:
         self.inbox = Inbox(lambda: time.time_ns() // 1000, lambda us, fn: self.loop.call_later(us / 1e6, fn))
         self.port = self._make(self.work_dir)
         self.do(lambda: self.port.start(self.inbox))
@@ -150,14 +150,18 @@ class RealBench:
         return pid
 
     def restart_agent(self) -> None:
-        """As kill -9 of the agent: its end of the socket closes without a word, and a new one begins."""
+        """As kill -9 of the agent, and a new start."""
+        self.drop_agent()
+        self.start()
+
+    def drop_agent(self) -> None:
+        """As kill -9 of the agent: its end of the socket closes without a word."""
         client = getattr(self.port, "_client", None)
         if client is not None:
             client._closed = True
             client._hang_up()
             os.close(client._descriptor)
         setattr(self.port, "_closed", True)  # noqa: B010 - what the dead process would have done is not done
-        self._start()
 
     def sandbox(self, container_id: str) -> Path:
         return self.work_dir / "sandboxes" / FRAMEWORK / container_id
@@ -292,5 +296,20 @@ def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
 
 
 @pytest.fixture
+def until_ended() -> Callable[[int], None]:
+    return wait_for_end
+
+
+@pytest.fixture
 def make_launch() -> Callable[..., LaunchContainer]:
     return launch
+
+
+@pytest.fixture
+def real_bench() -> type[RealBench]:
+    return RealBench
+
+
+@pytest.fixture
+def fake_bench() -> type[FakeBench]:
+    return FakeBench

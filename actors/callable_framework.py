@@ -138,6 +138,9 @@ set, because of the cluster."""
 class CallableFramework(Framework):
     """`share` is what each call takes, `worker` the pattern of its executors."""
 
+    failover_timeout_s = 60
+    """A master that is started again, or a short cut of the network, ends no call."""
+
     def __init__(
         self, worker: ExecutorInfo, share: Resources, slots: int, retries: int, claim: Claim, settle: Settle
     ) -> None:

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, Self
 
-from mesos_actor.actors.actor import SECOND_US, Actor, Context, Log
+from mesos_actor.actors.actor import SECOND_US, Actor, Context
 from mesos_actor.actors.errors import LocalError
 from mesos_actor.actors.ids import Address, Node
 from mesos_actor.actors.messages.base import Message
@@ -138,8 +138,9 @@ class Callbacks:
 class CallbackActor(Actor):
     """The driver's half that does not depend on the protocol: calls back, collects effects, drains posted values.
 
-    An exception in a callback is the author's bug: the effects of that callback are forgotten, nothing half-done is
-    sent, the actor stops, and `failure` holds the exception for whoever started the run.
+    An exception in a callback is the author's bug. It goes on to whoever runs the actor, which forgets the effects of
+    the whole event, so nothing half-done is sent; `failure` holds it for whoever started the run, which is over. In a
+    simulation it stops the world.
     """
 
     def __init__(self, author: Callbacks, host: Host | None = None) -> None:
@@ -156,24 +157,22 @@ class CallbackActor(Actor):
         """Call back, unless the run is over. False: it is over, now or before."""
         if self.ended or self._silent():
             return False
-        author, mark = self.author, len(ctx.effects)
+        author = self.author
         self.ctx, author._driver = ctx, self
         try:
             author._host.call(name, lambda: getattr(author, name)(*args))
-        except Exception as error:  # noqa: BLE001 - the author's code may raise anything; it is kept and told loudly
-            del ctx.effects[mark:]
-            self._fail(ctx, name, error)
+        except Exception as error:
+            self._fail(error)
+            raise
         finally:
             author._driver = None
         return not self.ended
 
-    def _fail(self, ctx: Context, where: str, error: Exception) -> None:
-        """End the run because of `error`, once."""
-        fields = {"where": f"{type(self.author).__name__}.{where}", "error": error}
-        ctx.effects.append(Log("callback_failed", "error", fields))
+    def _fail(self, error: Exception) -> None:
+        """The run is over because of `error`."""
         self.failure = error
-        self._depart(ctx)
-        self._end(ctx, f"{where} raised {type(error).__name__}")
+        self.ended = True
+        self.author._over = True
 
     def _end(self, ctx: Context, reason: str) -> None:
         self.ended = True

@@ -81,8 +81,8 @@ class FrameworkActor(FrameworkActions):
         try:
             self.info = self.author.info()
         except ConfigError as error:
-            self._fail(ctx, "info", error)
-            return
+            self._fail(error)
+            raise
         if not self.operation_id:
             self.operation_id = OperationId(f"subscribe-{ctx.rng.getrandbits(128):032x}")
             ctx.persist(SUBSCRIPTION, SubscriptionRecord(self.framework_id, self.operation_id))

@@ -313,6 +313,10 @@ class FrameworkActions(CallbackActor):
         super()._end(ctx, reason)
         self.leader, self.author.connected = Address(""), False
 
+    def _fail(self, error: Exception) -> None:
+        super()._fail(error)
+        self.leader, self.author.connected = Address(""), False
+
     def _stop_asked(self, ctx: Context, failover: bool) -> None:
         if not self.ended and self.teardown is None:
             self.ctx = ctx

@@ -271,13 +271,10 @@ def test_a_callback_that_raises_ends_the_process() -> None:
     ctx = Context("executor", Node("peer:e1"), 5, random.Random(1))
     driver.on_start(ctx)
     driver.on_message(ctx, AGENT, REGISTERED)
-    ctx.effects = []
 
-    driver.on_message(ctx, AGENT, LaunchTasks((task("t1"),)))
-
+    with pytest.raises(NotImplementedError, match="override on_launch"):
+        driver.on_message(ctx, AGENT, LaunchTasks((task("t1"),)))
     assert isinstance(driver.failure, NotImplementedError)
-    assert isinstance(ctx.effects[-1], Stop)
-    assert not sent(ctx.effects)
 
 
 def test_an_executor_that_is_not_admitted_ends() -> None:

@@ -165,6 +165,7 @@ def exit_outcome(exited: ContainerExited, killed: bool, started: bool, overdue: 
     if overdue:
         reason = Reason.MAX_COMPLETION_TIME_REACHED
         state = TaskState.FAILED
+        text = f"{text} after its time limit had passed"
     elif killed:
         reason = Reason.NONE if started else Reason.TASK_KILLED_DURING_LAUNCH
         state = TaskState.KILLED

@@ -172,11 +172,6 @@ class Crew(ABC):
         except Exception as error:  # noqa: BLE001 whatever it was, it is the actor's failure and the supervisor's case
             self._crashed(cell, error)
 
-    def _receive(self, cell: Cell, sender: Address, principal: Principal, cause: str, message: Message) -> None:
-        if cell.actor is not None:
-            cell.ctx.principal = principal
-            self._call(cell, cause, cell.actor.on_message, sender, message)
-
     def _fire(self, cell: Cell, name: str, mark: int) -> bool:
         """Call `on_timer` if this arming still stands; whether it did."""
         if cell.actor is None or cell.timers.get(name) != mark:

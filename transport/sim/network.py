@@ -198,15 +198,13 @@ class Network:
         elif link.ending and source in link.knowing:
             self.counts["lost"] += 1
         elif link.open:
-            self._transmit(source, self._ends[node], link, batch)
+            half = link.halves[source.node]
+            frame = batch.frame(source.node, half.outgoing.epoch, half.outgoing.stamp())
+            self.carry(source, self._ends[node], link, frame)
         elif len(link.waiting) >= self.settings.max_queued_messages:
             self.counts["full"] += 1
         else:
             link.waiting.append((source, batch))
-
-    def _transmit(self, source: SimTransport, destination: SimTransport, link: Link, batch: Batch) -> None:
-        half = link.halves[source.node]
-        self.carry(source, destination, link, batch.frame(source.node, half.outgoing.epoch, half.outgoing.stamp()))
 
     def carry(self, source: SimTransport, destination: SimTransport, link: Link, frame: bytes) -> None:
         """Give a frame to the wire: the plan says what becomes of it."""
@@ -252,7 +250,7 @@ class Network:
         link.open = True
         waiting, link.waiting = link.waiting, []
         for source, batch in waiting:
-            self._transmit(source, other if source is one else one, link, batch)
+            self.transmit(source, other.node if source is one else one.node, batch)
 
     def _give_up(self, pair: tuple[Node, Node], link: Link) -> None:
         if not link.open and not link.ending:

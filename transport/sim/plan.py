@@ -50,22 +50,20 @@ class Plan:
 
     def fate(self, source: str, destination: str) -> Fate:
         """What happens to the next message of this link; `fate("disk", host)`: to the next sync."""
-        n = self._count(source, destination)
+        link = (source, destination)
+        n = self._asked.get(link, 0)
+        self._asked[link] = n + 1
         return NORMAL if self.calm else self._fate((source, destination, n))
 
     def word(self, kind: str, who: str) -> str:
         """The word for the next question of this kind, empty when nothing is to happen."""
-        n = self._count(kind, who)
+        n = self._asked.get((kind, who), 0)
+        self._asked[kind, who] = n + 1
         return "" if self.calm else self._word((kind, who, n))
 
     def sometimes(self, site: str) -> bool:
         """Whether the rare branch `site` is taken this time (FoundationDB's BUGGIFY, flow/Buggify.h)."""
         return self.word(SOMETIMES, site) == "yes"
-
-    def _count(self, source: str, destination: str) -> int:
-        n = self._asked.get((source, destination), 0)
-        self._asked[source, destination] = n + 1
-        return n
 
     def _fate(self, key: Key) -> Fate:
         return self.fates.get(key, NORMAL)

@@ -111,16 +111,20 @@ class Process(Crew):
     # -- messages in ----------------------------------------------------------------------------------------------
 
     def _deliver(self, name: str, sender: Address, principal: Principal, cause: str, message: Message) -> None:
-        if not self._ending:  # as the real one: a process that ends takes nothing more from outside
+        if self._ending:
+            return  # as the real one: a process that ends takes nothing more from outside
+        if self._schedule.now_us < self.host.paused_until_us:
             self._enter(self._receive_from, (name, sender, principal, cause, message))
+        elif not self.over:
+            self._receive_from(name, sender, principal, cause, message)
 
     def _receive_from(self, name: str, sender: Address, principal: Principal, cause: str, message: Message) -> None:
         cell = self.cells.get(name)
-        port = self.ports.get(name)
         if cell is not None and cell.actor is not None:
-            self._happened("message", name, sender, cause, message)
-            self._receive(cell, sender, principal, cause, message)
-        elif port is not None:
+            self._world._happened("message", self.host.name, name, sender, cause, message)
+            cell.ctx.principal = principal
+            self._call(cell, cause, cell.actor.on_message, sender, message)
+        elif (port := self.ports.get(name)) is not None:
             self._happened("message", name, sender, cause, message)
             port.on_message(sender, cause, principal, message)
             port.on_flush()

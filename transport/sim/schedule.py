@@ -14,31 +14,29 @@ which means "never" in messages."""
 class Schedule:
     """Whole microseconds; what is due at the same time is done in the order in which it was asked for."""
 
-    __slots__ = ("_heap", "_sequence", "now_us")
+    __slots__ = ("_sequence", "heap", "now_us")
 
     def __init__(self) -> None:
         self.now_us = START_US
         self._sequence = 0
-        self._heap: list[tuple[int, int, Callable[..., Any], tuple[Any, ...]]] = []
-
-    def __len__(self) -> int:
-        return len(self._heap)
+        self.heap: list[tuple[int, int, Callable[..., Any], tuple[Any, ...]]] = []
+        """(when, the order of asking, what, with what); for World's loop, which takes from it directly."""
 
     def after(self, delay_us: int, call: Callable[..., Any], *args: Any) -> None:
         """Have `call(*args)` made in `delay_us`."""
         self._sequence += 1
-        heappush(self._heap, (self.now_us + delay_us, self._sequence, call, args))
+        heappush(self.heap, (self.now_us + delay_us, self._sequence, call, args))
 
     def at(self, time_us: int, call: Callable[..., Any], *args: Any) -> None:
         """Have `call(*args)` made at `time_us`, which is not in the past."""
         self._sequence += 1
-        heappush(self._heap, (time_us, self._sequence, call, args))
+        heappush(self.heap, (time_us, self._sequence, call, args))
 
     def next_us(self) -> int | None:
         """When the next call is due; None when nothing is left."""
-        return self._heap[0][0] if self._heap else None
+        return self.heap[0][0] if self.heap else None
 
     def pop(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         """The next call; the clock moves to it."""
-        self.now_us, _, call, args = heappop(self._heap)
+        self.now_us, _, call, args = heappop(self.heap)
         return call, args

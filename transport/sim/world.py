@@ -15,6 +15,7 @@ import hashlib
 import random
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from heapq import heappop
 from typing import Any
 
 import msgspec
@@ -45,7 +46,7 @@ class WorldSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How soon a host that died at its disk by the plan begins its next process."""
 
 
-class Event(msgspec.Struct, frozen=True, gc=False):
+class Event(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """Something that happened. Kinds: `start`, `exit` (ended by itself or by `stop`), `failed` (its records cannot be
     read), `crash`, `pause`, `cut`, `heal`, `break`; and in a process `message`, `timer`, `link_lost`, `synced`, `stop`
     (of one actor), `port_timer`."""
@@ -148,9 +149,10 @@ class World:
 
     def step(self) -> bool:
         """Do what is due next; False when nothing is left to do, ever."""
-        if not self.schedule:
+        schedule = self.schedule
+        if not schedule.heap:
             return False
-        call, args = self.schedule.pop()
+        schedule.now_us, _, call, args = heappop(schedule.heap)
         try:
             call(*args)
             if self._fresh:
@@ -163,7 +165,7 @@ class World:
     def run(self, duration_us: int) -> None:
         """Let so much virtual time pass."""
         end_us = self.schedule.now_us + duration_us
-        self._run(end_us, lambda: False)
+        self._run(end_us, None)
         self.schedule.now_us = end_us
 
     def until(self, reached: Callable[[], bool], within_us: int) -> None:
@@ -174,19 +176,21 @@ class World:
             tail = "\n".join(self.trace()[-20:])
             raise NotReached(f"not reached within {within_us / 1e6:g} s of virtual time; the last events:\n{tail}")
 
-    def _run(self, end_us: int, reached: Callable[[], bool]) -> bool:
-        schedule = self.schedule
-        steps, last_us = 0, schedule.now_us
-        while (due_us := schedule.next_us()) is not None and due_us <= end_us:
-            before = self.events
+    def _run(self, end_us: int, reached: Callable[[], bool] | None) -> bool:
+        heap = self.schedule.heap
+        steps, last_us, before = 0, self.schedule.now_us, self.events
+        while heap and heap[0][0] <= end_us:
             self.step()
-            if self.events != before and reached():
-                return True
-            steps += 1
-            if schedule.now_us != last_us:
-                steps, last_us = 0, schedule.now_us
-            elif steps > MAX_STEPS_AT_ONCE:
-                raise InvariantViolation(f"{steps} steps and the clock still says {self.elapsed_us} us")
+            if self.events != before:
+                before = self.events
+                if reached is not None and reached():
+                    return True
+            if self.schedule.now_us != last_us:
+                steps, last_us = 0, self.schedule.now_us
+            else:
+                steps += 1
+                if steps > MAX_STEPS_AT_ONCE:
+                    raise InvariantViolation(f"{steps} steps and the clock still says {self.elapsed_us} us")
         return False
 
     # -- faults ---------------------------------------------------------------------------------------------------
@@ -241,10 +245,9 @@ class World:
         detail: str = "",
     ) -> None:
         self.events += 1
-        now_us = self.schedule.now_us
-        event = Event(self.events, now_us, kind, host, actor, sender, cause, message, detail)
+        event = Event(self.events, self.schedule.now_us, kind, host, actor, sender, cause, message, detail)
         self._trace.append(event)
-        self._digest.update(self._encoder.encode((now_us, kind, host, actor, sender, cause, message, detail)))
+        self._digest.update(self._encoder.encode(event))
         if self.invariants:
             self._fresh.append(event)
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from mesos_actor.isolation import tree
 from mesos_actor.isolation.container import Container, signal_one
-from mesos_actor.isolation.launcher_wire import TEXT_HOST_RESTARTED, TEXT_LAUNCHER_DIED
+from mesos_actor.isolation.launcher_wire import TEXT_DIED_STARTING, TEXT_HOST_RESTARTED, TEXT_LAUNCHER_DIED
 
 LOOK_AGAIN_S = 0.05
 """How often the family of an adopted container is looked for while it is being killed."""
@@ -35,11 +35,14 @@ class Adoption:
         #: When to look for the families of dying containers again, on the monotonic clock.
         self.look_again_at: float | None = None
 
-    def take_up(self, containers: list[Container], boots: dict[str, str]) -> list[Container]:
-        """Watch those of `containers` that still run and end the others. Returns those that never were started."""
+    def take_up(self, containers: list[Container], boots: dict[str, str]) -> None:
+        """Watch those of `containers` that still run and end the others.
+
+        One that was about to be started, and of which nothing is to be seen, has ended too: it may have run, and a
+        task that runs twice is worse than one that is lost.
+        """
         this_boot = tree.boot_id()
         families = tree.marked({c.id for c in containers}) if containers else {}
-        never_started = []
         for container in containers:
             container.adopted = True
             if boots[container.id] != this_boot:
@@ -47,14 +50,14 @@ class Adoption:
                 self._finish(container)
                 continue
             if not container.pid and not self._identify(container, families.get(container.id, [])):
-                never_started.append(container)
+                container.note(TEXT_DIED_STARTING)
+                self._finish(container)
                 continue
             self._open[container.id] = container
             if not container.main_gone:
                 self._watch(container)
             if container.main_gone:
                 self._settle(container)
-        return never_started
 
     def _identify(self, container: Container, family: list[int]) -> bool:
         """Find the main process of a launcher that died between making it and writing its number down."""

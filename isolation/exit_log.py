@@ -117,9 +117,14 @@ class ExitLog:
             os.fdatasync(self._descriptor)
             self._needs_sync = False
 
-    def drop_pending(self) -> None:
-        """Give up what was added since the last flush."""
-        self._pending.clear()
+    @property
+    def pending_bytes(self) -> int:
+        """How much waits for the next `flush`."""
+        return len(self._pending)
+
+    def drop_after(self, pending_bytes: int) -> None:
+        """Give up what was added since there were so many bytes waiting."""
+        del self._pending[pending_bytes:]
 
     def rewrite(self, records: Iterable[list[Any]]) -> None:
         """Put `records` in place of everything, atomically. Raises OSError and leaves the old file then."""

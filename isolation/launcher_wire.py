@@ -35,6 +35,7 @@ MARKER = "MESOS_CONTAINER_ID"
 """The environment variable by which a process is known to belong to a container."""
 
 TEXT_LAUNCHER_DIED = "the launcher that watched it died; exit status cannot be known"
+TEXT_DIED_STARTING = "the launcher died while it started it; whether it ran cannot be known"
 TEXT_HOST_RESTARTED = "the host was restarted while it ran; exit status cannot be known"
 
 _packer = msgpack.Packer(use_bin_type=True, unicode_errors="surrogateescape")

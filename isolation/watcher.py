@@ -65,10 +65,7 @@ class Watcher:
         self._log.add(["boot", tree.boot_id()])
         still_open = [c for c in self.containers.values() if not c.ended]
         self.running = len(still_open)
-        for container in self.adoption.take_up(still_open, boots):
-            self.running -= 1
-            del self.containers[container.id]
-            self._log.add(["forget", container.id])
+        self.adoption.take_up(still_open, boots)
         for container in still_open:
             if container.pid and not container.ended:
                 for record in container.records():
@@ -79,17 +76,20 @@ class Watcher:
     # -- launching --------------------------------------------------------------------------------------------------
 
     def launch(self, requests: list[tuple[str, Program]]) -> None:
-        """Start these, in order. Ids that are known must not be among them."""
-        if self._write():
-            for container_id, program in requests:
-                self._log.add(["intent", container_id, program.cwd])
+        """Start these, in order. Ids that are known must not be among them.
+
+        Each is written down before it is made, in one write with the outcome of the one before: whenever this process
+        dies, there is at most one of which nobody knows whether it ran.
+        """
+        for container_id, program in requests:
+            mark = self._log.pending_bytes
+            self._log.add(["intent", container_id, program.cwd])
             if self._write():
-                for container_id, program in requests:
-                    self._launch_one(container_id, program)
-                return
-            self._log.drop_pending()
-        text = "no space left on the agent's disk for the launcher's log"
-        self.events += [{"k": "failed", "id": i, "reason": "full", "text": text} for i, _ in requests]
+                self._launch_one(container_id, program)
+                continue
+            self._log.drop_after(mark)
+            text = "no space left on the agent's disk for the launcher's log"
+            self.events.append({"k": "failed", "id": container_id, "reason": "full", "text": text})
 
     def _launch_one(self, container_id: str, program: Program) -> None:
         before = tree.boot_ticks()

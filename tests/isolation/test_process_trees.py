@@ -189,22 +189,55 @@ def test_exits_kept_by_a_killed_launcher_are_told_by_the_next(real: RealBench, m
     assert real.launcher_pid() != launcher
 
 
-def test_container_of_before_a_restart_of_the_host_has_ended(
-    real: RealBench, until_ended: Callable[[int], None]
-) -> None:
+def log_of_a_dead_launcher(real: RealBench, until_ended: Callable[[int], None], *records: list[Any]) -> None:
+    """Kill the agent and the launcher, add `records` to the log that is left, and start the agent again."""
     launcher = real.launcher_pid()
     real.drop_agent()
     os.kill(launcher, signal.SIGKILL)
     until_ended(launcher)
     directory = os.open(real.work_dir / "launcher", os.O_RDONLY)
     log = ExitLog(directory, LOG_NAME)
-    log.add(["boot", "00000000-another-boot"])
-    log.add(["intent", A, "/nowhere"])
-    log.add(["started", A, os.getpid(), 0, 1 << 60])
+    for record in records:
+        log.add(record)
     log.flush()
     log.close()
     os.close(directory)
     real.start()
+
+
+def test_launch_that_the_launcher_died_in_is_not_tried_again(
+    real: RealBench, make_launch: Launch, until_ended: Callable[[int], None]
+) -> None:
+    log_of_a_dead_launcher(real, until_ended, ["intent", A, "/nowhere"])
+    real.send(make_launch(A, Command(("touch", "ran"))))
+
+    exited = real.expect(ContainerExited, A)
+    assert exited.text == "the launcher died while it started it; whether it ran cannot be known"
+    assert not (real.sandbox(A) / "ran").exists()
+
+
+def test_burst_is_answered_whole_and_nothing_runs_twice_though_the_launcher_is_killed(
+    real: RealBench, make_launch: Launch
+) -> None:
+    launcher = real.launcher_pid()
+    ids = [ContainerId(f"t{n}.000000000000") for n in range(100)]
+    note = Command(("echo $$ >> ran; exit 3",), shell=True)
+    real.send(*(make_launch(container_id, note) for container_id in ids))
+    real.expect(ContainerStarted)
+    os.kill(launcher, signal.SIGKILL)
+    exits = [real.expect(ContainerExited, container_id) for container_id in ids]
+
+    assert {e.exit_status for e in exits} <= {3, None}
+    assert all("cannot be known" in e.text for e in exits if e.exit_status is None)
+    runs = [path.read_text().count("\n") for i in ids if (path := real.sandbox(i) / "ran").exists()]
+    assert set(runs) == {1}
+
+
+def test_container_of_before_a_restart_of_the_host_has_ended(
+    real: RealBench, until_ended: Callable[[int], None]
+) -> None:
+    started = ["started", A, os.getpid(), 0, 1 << 60]
+    log_of_a_dead_launcher(real, until_ended, ["boot", "another"], ["intent", A, "/nowhere"], started)
     real.send(RecoverContainers((A,)))
 
     (recovered,) = real.expect(ContainersRecovered).containers

@@ -97,7 +97,9 @@ class Master(MasterOperators):
         for launch in message.operations:
             rest = self._launch(ctx, framework, agent, role, launch, rest)
         if rest is not offered:
-            self.roster.hold(agent, framework.framework_id, role, offered - rest)
+            used = offered - rest
+            self.roster.hold(agent, framework.framework_id, role, used)
+            self.allocator.accepted(framework.framework_id, agent.agent_id, role, used)
         if rest:
             refuse_us = validation.refuse_us(message.filters)
             until_us = ctx.now_us + refuse_us if refuse_us else 0

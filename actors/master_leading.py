@@ -99,7 +99,8 @@ class MasterLeading(Actor):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.outcomes, cls.denials, cls.timers = dict(cls.outcomes), dict(cls.denials), dict(cls.timers)
-        for attribute in vars(cls).values():
+        # All the way down: this class marks methods itself, and no hook runs for it.
+        for attribute in [attribute for part in reversed(cls.__mro__) for attribute in vars(part).values()]:
             for command in getattr(attribute, "__commits__", ()):
                 cls.outcomes[command] = attribute
             for command in getattr(attribute, "__denials__", ()):
@@ -308,6 +309,9 @@ class MasterLeading(Actor):
         found = contradictions(self.roster, self.offers)
         if found:
             raise InternalError("; ".join(found))
+        check_allocator = getattr(self.allocator, "check", None)
+        if check_allocator is not None:
+            check_allocator()
 
 
 def request_of(ctx: Context, sender: Address, message: Message) -> Request:

@@ -20,10 +20,15 @@ from mesos_actor.actors.messages.values import DEFAULT_REFUSE_MS, Offer
 
 MAX_OFFERS_PER_MESSAGE = 500
 """More offers for one framework travel in several messages."""
+MIN_FILTER_WAIT_US = 1_000
+"""Filters that run out within this are handled together."""
 
 
 class MasterOffers(MasterFrameworks):
     """Offers: allocated, sent, expired, declined; suppressed, revived, demanded."""
+
+    _filters_us = 0
+    """When the timer `filters` goes off, while it is set."""
 
     @on_timer_named("allocate")
     def allocate(self, ctx: Context, _rest: str) -> None:
@@ -57,6 +62,20 @@ class MasterOffers(MasterFrameworks):
                 ctx.send(where, Offers(tuple(offers[at : at + MAX_OFFERS_PER_MESSAGE])))
         if new:
             self.arm(ctx, "offers", self.offers.timeout_us)
+        self._watch_filters(ctx)
+
+    def _watch_filters(self, ctx: Context) -> None:
+        """A filter that runs out is no message: be there when the first one does."""
+        next_us = self.allocator.next_expiry_us()
+        if next_us is None or ("filters" in self._armed and self._filters_us <= next_us):
+            return
+        self._armed.add("filters")
+        self._filters_us = next_us
+        ctx.set_timer("filters", max(MIN_FILTER_WAIT_US, next_us - ctx.now_us))
+
+    @on_timer_named("filters")
+    def filter_ran_out(self, ctx: Context, _rest: str) -> None:
+        self.want_allocation(ctx)
 
     @on_timer_named("offers")
     def expire_offers(self, ctx: Context, _rest: str) -> None:

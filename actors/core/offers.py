@@ -114,9 +114,8 @@ class Offers:
         """Every one, oldest first."""
         return self._all.values()
 
-    def after(self, offer: OfferId, at_most: int) -> list[Outstanding]:
-        """The offers younger than `offer` (empty: all), oldest first."""
-        number = int(offer.rpartition("-O")[2]) if offer else -1
+    def after(self, number: int, at_most: int) -> list[Outstanding]:
+        """The offers whose number is higher, oldest first."""
         found = []
         for key, outstanding in self._all.items():
             if int(key.rpartition("-O")[2]) > number:

@@ -16,7 +16,7 @@ import msgspec
 from mesos_actor.actors.core.allocation import Allocator
 from mesos_actor.actors.core.offers import Offers
 from mesos_actor.actors.core.roster import AgentEntry, FrameworkEntry, Roster, TaskEntry
-from mesos_actor.actors.ids import Address, ClusterId, MasterId, OfferId, Term
+from mesos_actor.actors.ids import Address, ClusterId, MasterId, Term
 from mesos_actor.actors.messages.clients import MAX_PAGE, Query, QueryResult
 from mesos_actor.actors.messages.registry import AgentRecord, FrameworkRecord
 from mesos_actor.actors.resources import MILLI, Resources, total
@@ -44,15 +44,17 @@ class View(msgspec.Struct, frozen=True):
 
 def answer(view: View, query: Query) -> QueryResult | str:
     """A page of the answer, or why the question cannot be answered."""
-    source = _SOURCES.get(query.what)
-    if source is None:
+    known = _SOURCES.get(query.what)
+    if known is None:
         return f"Query.what must be one of {', '.join(_SOURCES)}, not {query.what!r}"
     if not query.limit > 0:
         return f"Query.limit must be positive, not {query.limit}"
+    source, place_of = known
     try:
-        candidates = source(view, query)
+        start = place_of(query.after)
     except ValueError:
         return f"Query.after must be the 'next' of a page before, not {query.after!r}"
+    candidates = source(view, query.match, start)
     limit = min(query.limit, MAX_PAGE)
     rows: list[str] = []
     last = ""
@@ -82,15 +84,29 @@ def _text(value: object) -> str | None:
     return value if isinstance(value, str) or value is None else msgspec.json.encode(value).decode()
 
 
-def _after(query: Query) -> int:
-    return int(query.after) if query.after else -1
+# Where a page begins, from the `next` of the page before; ValueError when it is none of ours.
+
+
+def _number_place(after: str) -> int:
+    return int(after) if after else -1
+
+
+def _offer_place(after: str) -> int:
+    return int(after.rpartition("-O")[2]) if after else -1
+
+
+def _task_place(after: str) -> tuple[int, ...]:
+    place = tuple(map(int, after.split("."))) if after else (0, 0, 0, -1)
+    if len(place) != 4:
+        raise ValueError(after)
+    return place
 
 
 # -- status ---------------------------------------------------------------------------------------------------------
 
 
-def _status(view: View, query: Query) -> Iterable[Candidate]:
-    return [("1", lambda: status_row(view))] if not query.after else []
+def _status(view: View, match: Mapping[str, str], after: int) -> Iterable[Candidate]:
+    return [("1", lambda: status_row(view))] if after < 1 else []
 
 
 def status_row(view: View) -> Row:
@@ -133,9 +149,8 @@ def agent_state(agent: AgentEntry) -> str:
     return "disconnected" if agent.registered else "recovering"
 
 
-def _agents(view: View, query: Query) -> Iterator[Candidate]:
+def _agents(view: View, match: Mapping[str, str], after: int) -> Iterator[Candidate]:
     """By the number in their ids, whatever their state."""
-    after = _after(query)
     roster = view.roster
     everyone: list[AgentEntry | AgentRecord] = [*roster.agents.values(), *roster.absent.values()]
     known = [(number, agent) for agent in everyone if (number := _number(agent.agent_id, "-S")) > after]
@@ -174,8 +189,7 @@ def _agent_row(view: View, agent: AgentEntry | AgentRecord) -> Row:
 # -- frameworks and roles -------------------------------------------------------------------------------------------
 
 
-def _frameworks(view: View, query: Query) -> Iterator[Candidate]:
-    after = _after(query)
+def _frameworks(view: View, match: Mapping[str, str], after: int) -> Iterator[Candidate]:
     roster = view.roster
     everyone: list[FrameworkEntry | FrameworkRecord] = [*roster.frameworks.values(), *roster.removed.values()]
     known = [(number, framework) for framework in everyone if (number := _number(framework.framework_id, "-")) > after]
@@ -211,12 +225,12 @@ def framework_row(view: View, framework: FrameworkEntry | FrameworkRecord) -> Ro
     return row
 
 
-def _roles(view: View, query: Query) -> Iterator[Candidate]:
+def _roles(view: View, match: Mapping[str, str], after: str) -> Iterator[Candidate]:
     """Every role that somebody has, with its weight and dominant share in millionths."""
     shares = {role: share for role, framework, share in view.allocator.shares() if framework is None}
     members: Counter[str] = Counter(role for f in view.roster.frameworks.values() for role in f.info.roles)
     for role in sorted({*shares, *members, *view.roster.weights}):
-        if role > query.after:
+        if role > after:
             row = {
                 "role": role,
                 "weight_milli": view.roster.weights.get(role, MILLI),  # type: ignore[call-overload]
@@ -229,18 +243,15 @@ def _roles(view: View, query: Query) -> Iterator[Candidate]:
 # -- tasks ----------------------------------------------------------------------------------------------------------
 
 
-def _tasks(view: View, query: Query) -> Iterator[Candidate]:
+def _tasks(view: View, match: Mapping[str, str], start: tuple[int, ...]) -> Iterator[Candidate]:
     """Framework by framework: the live, the unreachable, the ended; each group by age."""
-    start = tuple(map(int, query.after.split("."))) if query.after else (0, 0, 0, -1)
-    if len(start) != 4:
-        raise ValueError(query.after)
-    keys = {key: value for key, value in query.match.items() if key in TaskEntry.__slots__}
+    keys = {key: value for key, value in match.items() if key in TaskEntry.__slots__}
     for section, frameworks in enumerate((view.roster.frameworks.values(), view.roster.completed)):
         for framework in sorted(frameworks, key=lambda f: f.number):
             here = (section, framework.number)
-            if here < start[:2] or query.match.get("framework_id", framework.framework_id) != framework.framework_id:
+            if here < start[:2] or match.get("framework_id", framework.framework_id) != framework.framework_id:
                 continue
-            for group, tasks in enumerate(_task_groups(framework, query.match.get("task_id"))):
+            for group, tasks in enumerate(_task_groups(framework, match.get("task_id"))):
                 for task in tasks:
                     place = (*here, group, task.number)
                     if place > start and all(str(getattr(task, key)) == value for key, value in keys.items()):
@@ -284,8 +295,8 @@ def task_row(view: View, task: TaskEntry) -> Row:
 # -- offers ---------------------------------------------------------------------------------------------------------
 
 
-def _offers(view: View, query: Query) -> Iterator[Candidate]:
-    for outstanding in view.offers.after(OfferId(query.after), MAX_SCAN + 1):
+def _offers(view: View, match: Mapping[str, str], after: int) -> Iterator[Candidate]:
+    for outstanding in view.offers.after(after, MAX_SCAN + 1):
         offer = outstanding.offer
         row = {
             "offer_id": offer.offer_id,
@@ -302,10 +313,9 @@ def _offers(view: View, query: Query) -> Iterator[Candidate]:
 # -- why ------------------------------------------------------------------------------------------------------------
 
 
-def _why(view: View, query: Query) -> Iterator[Candidate]:
+def _why(view: View, match: Mapping[str, str], after: int) -> Iterator[Candidate]:
     """Of a task: its state and history, or why its launch was refused. Of a framework: why it is offered nothing."""
-    after = _after(query)
-    rows = _why_task(view, query.match) if query.match.get("task_id") else _why_framework(view, query.match)
+    rows = _why_task(view, match) if match.get("task_id") else _why_framework(view, match)
     for place, row in enumerate(rows):
         if place > after:
             yield str(place), lambda row=row: row  # type: ignore[misc]
@@ -380,12 +390,13 @@ def _standing(view: View, framework: FrameworkEntry) -> str:
     return "It takes part; see each agent for what stands in the way"
 
 
-_SOURCES: dict[str, Callable[[View, Query], Iterable[Candidate]]] = {
-    "status": _status,
-    "agents": _agents,
-    "frameworks": _frameworks,
-    "tasks": _tasks,
-    "offers": _offers,
-    "roles": _roles,
-    "why": _why,
+_SOURCES: dict[str, tuple[Callable[[View, Mapping[str, str], Any], Iterable[Candidate]], Callable[[str], Any]]] = {
+    "status": (_status, _number_place),
+    "agents": (_agents, _number_place),
+    "frameworks": (_frameworks, _number_place),
+    "tasks": (_tasks, _task_place),
+    "offers": (_offers, _offer_place),
+    "roles": (_roles, str),
+    "why": (_why, _number_place),
 }
+"""What may be asked: its rows from a place on, and how to read that place."""

@@ -20,6 +20,9 @@ from mesos_actor.actors.task import TaskState, is_terminal
 
 NO_MASTER = "no-master"
 """The timer that ends a run which no master takes in."""
+NOTHING_FITS = "nothing-fits"
+NOTHING_FITS_S = 3.0
+"""When nothing was launched by then, a line says how to find out why."""
 PROGRESS_S = 1.0
 """Between two lines about a large run."""
 
@@ -31,6 +34,8 @@ class AttendedBatch(FollowedBatch):
         super().__init__(spec, emit)
         self.timeout_s = timeout_s
         self.told_s = 0.0
+        #: The run was given up because no master took it in.
+        self.unanswered = False
 
     def on_start(self) -> None:
         super().on_start()
@@ -38,12 +43,18 @@ class AttendedBatch(FollowedBatch):
 
     def on_registered(self, framework_id: FrameworkId) -> None:
         self.cancel_timer(NO_MASTER)
+        self.set_timer(NOTHING_FITS, NOTHING_FITS_S)
         super().on_registered(framework_id)
 
     def on_timer(self, name: str) -> None:
         if name == NO_MASTER:
-            raise Unavailable(f"no master answered within {self.timeout_s:g} s; is one running? (mesos-actor start)")
-        super().on_timer(name)
+            self.unanswered = True
+            self.stop()
+        elif name == NOTHING_FITS:
+            if not self.state.running and not self.ended and not self.state.outcome:
+                note(f"mesos-actor: waiting for an agent that fits; see: mesos-actor why {self.framework_id}")
+        else:
+            super().on_timer(name)
 
     def on_disconnected(self) -> None:
         note("mesos-actor: the master is gone; the task runs on, looking for the next master")
@@ -84,6 +95,10 @@ def run_attended(spec: BatchSpec, masters: str, key_dir: str, insecure: bool, ti
         for number, handler in before.items():
             signal.signal(number, handler)
         writer.finish()
+    if batch.unanswered:
+        raise Unavailable(
+            f"no master answered within {timeout_s:g} s; is one running (mesos-actor start), and is this its key?"
+        )
     if not batch.follow:
         note(f"mesos-actor: {instances} tasks in {time.monotonic() - started:.2f} s, {batch.state.outcome}")
     return _verdict(batch)

@@ -39,7 +39,7 @@ from mesos_actor.actors.messages.scheduler import (
 )
 from mesos_actor.actors.messages.values import Filters, FrameworkInfo, Offer, Status
 from mesos_actor.actors.scheduling_actions import MAX_TASKS, TEARDOWN_RETRY_US, USER_KEY, FrameworkActions
-from mesos_actor.actors.task import TERMINAL, TaskState
+from mesos_actor.actors.task import TERMINAL, Reason, TaskState
 
 SUBSCRIPTION = "subscription"
 """Key of the record that holds the framework's id."""
@@ -243,10 +243,17 @@ class FrameworkActor(FrameworkActions):
 
     @handles(Rescind)
     def on_rescind(self, ctx: Context, sender: Address, message: Rescind) -> None:
-        if self._is_leader(ctx, sender, message):
-            ids = tuple(i for i in message.offer_ids if self.offers.pop(i, None) is not None)
-            if ids:
-                self._call(ctx, "on_rescinded", ids)
+        """An offer that we used and the master still had to take back: our Accept may be lost, so ask about the tasks
+        of which nothing was heard yet."""
+        if not self._is_leader(ctx, sender, message):
+            return
+        ids = tuple(i for i in message.offer_ids if self.offers.pop(i, None) is not None)
+        if len(ids) < len(message.offer_ids):
+            silent = {t: known.agent_id for t, known in self.tasks.items() if known.state is TaskState.STAGING}
+            self.reconciling.add(silent)
+            self._ask_again(ctx)
+        if ids:
+            self._call(ctx, "on_rescinded", ids)
 
     @handles(Update)
     def on_update(self, ctx: Context, sender: Address, message: Update) -> None:
@@ -258,9 +265,21 @@ class FrameworkActor(FrameworkActions):
             if self.deliveries.is_acknowledged(status.update_id):
                 self._acknowledge(ctx, status)
             return
+        if self._is_old_news(status):
+            return
         self._note_status(status)
         if self._call(ctx, "on_update", status) and not self.author.manual_acknowledge:
             self._acknowledge_once(ctx, status)
+
+    def _is_old_news(self, status: Status) -> bool:
+        """Whether this only answers, once more, a question about a task that has ended meanwhile."""
+        return (
+            not status.update_id
+            and status.reason is Reason.RECONCILIATION
+            and status.task_id not in self.tasks
+            and status.task_id not in self.reconciling.remaining
+            and (status.state in TERMINAL or status.state is TaskState.UNKNOWN)
+        )
 
     def _acknowledge_once(self, ctx: Context, status: Status) -> None:
         if status.update_id and not self.deliveries.is_acknowledged(status.update_id):

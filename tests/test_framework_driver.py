@@ -466,6 +466,18 @@ def test_a_terminal_update_ends_the_knowledge_of_a_task() -> None:
     assert not bench.framework.tasks
 
 
+def test_a_rescinded_offer_that_was_accepted_has_its_tasks_asked_about() -> None:
+    """The Accept was lost, or crossed the Rescind: either way the master says what became of the tasks."""
+    bench = Bench(Recorder(on_offers=lambda f, o: f.accept(o, [task()])))
+    bench.register()
+    bench.get(Offers((offer(),)))
+
+    effects = bench.get(Rescind((OfferId("m-O1"),), "timed-out"))
+
+    assert sent(effects) == [Reconcile(FRAMEWORK, ((TaskId("t1"), AGENT),))]
+    assert bench.calls[-1][0] == "on_offers"
+
+
 # -- reconciliation and kills -----------------------------------------------------------------------------------------
 
 

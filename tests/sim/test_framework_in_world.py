@@ -22,7 +22,8 @@ from mesos_actor.actors.resources import Resources
 from mesos_actor.actors.scheduling import FrameworkActor
 from mesos_actor.actors.task import TERMINAL, TaskState
 from mesos_actor.isolation.fake import FakeContainerizer, FakeSandbox, Survivors
-from mesos_actor.testing import SECOND_US, ActorFailed, Host, World
+from mesos_actor.testing import SECOND_US, ActorFailed, Host, Plan, World
+from mesos_actor.transport.sim.plan import NORMAL, Chances, Fate, Key, SeededPlan
 
 MASTER = Address("tcp://10.0.0.1:5050/master")
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -31,8 +32,8 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 class Cluster:
     """One master and some agents of 4 CPUs, and one host for a framework."""
 
-    def __init__(self, agents: int = 2, seed: int = 0) -> None:
-        self.world = World(seed=seed)
+    def __init__(self, agents: int = 2, seed: int = 0, plan: Plan | None = None) -> None:
+        self.world = World(plan, seed=seed)
         master = self.world.add_host("master", node="tcp://10.0.0.1:5050")
         master.spawn("master", lambda: Master(MasterSettings(), DrfAllocator()))
         master.spawn("registry", lambda: RegistryActor(), durable=True).start()
@@ -65,46 +66,54 @@ class Cluster:
 
 
 class Jobs(Framework):
-    """Runs `count` sleeps to their end; remembers in its store which have ended."""
+    """Runs `count` sleeps to their end, each under a new task id when it has to be run again; what was launched and
+    what has ended is in its store."""
 
     failover_timeout_s = 600
 
     def __init__(self, count: int, seconds: float) -> None:
-        self.count = count
+        self.names = [f"job{number}" for number in range(count)]
         self.seconds = seconds
         self.seen: list[tuple[str, TaskState]] = []
-        self.output: dict[str, bytes] = {}
-        self.launched: set[str] = set()
+        #: Job to the task that runs it.
+        self.launched: dict[str, str] = {}
 
-    def missing(self) -> list[str]:
-        names = (f"job{number}" for number in range(self.count))
-        return [name for name in names if name not in self.kept and name not in self.launched]
+    def done(self) -> bool:
+        return all(name in self.kept for name in self.names)
+
+    def on_start(self) -> None:
+        for key, task_id in self.kept.items():
+            if key.startswith("launched/"):
+                self.launched[key.removeprefix("launched/")] = task_id.decode()
 
     def on_registered(self, framework_id: FrameworkId) -> None:
-        self.launched.update(key.removeprefix("launched/") for key in self.kept if key.startswith("launched/"))
-        self.reconcile(sorted(name for name in self.launched if name not in self.kept))
+        self.reconcile(sorted(task_id for name, task_id in self.launched.items() if name not in self.kept))
 
     def on_offers(self, offers: Sequence[Offer]) -> None:
         for offer in offers:
             free, tasks = offer.resources, []
-            for name in self.missing():
+            for name in [name for name in self.names if name not in self.launched]:
                 share = free.take(Resources.of(cpus=1, mem=64))
                 if share is None:
                     break
                 free -= share
-                tasks.append(command_task(name, ["sleep", str(self.seconds)], share))
-                self.persist(f"launched/{name}", b"")
-                self.launched.add(name)
+                task_id = f"{name}.{self.rng.getrandbits(32):08x}"
+                tasks.append(command_task(task_id, ["sleep", str(self.seconds)], share))
+                self.persist(f"launched/{name}", task_id.encode())
+                self.launched[name] = task_id
             self.accept(offer, tasks, refuse_s=1)
 
     def on_update(self, status: Status) -> None:
         self.seen.append((status.task_id, status.state))
+        name = status.task_id.rpartition(".")[0]
         if status.state is TaskState.FINISHED:
-            self.persist(status.task_id, b"done")
-        elif status.state in TERMINAL or status.state is TaskState.UNKNOWN:
-            self.launched.discard(status.task_id)
-            self.persist(f"launched/{status.task_id}", None)
-        if all(f"job{number}" in self.kept for number in range(self.count)):
+            self.persist(name, b"done")
+        elif self.launched.get(name) == status.task_id and (
+            status.state in TERMINAL or status.state is TaskState.UNKNOWN
+        ):
+            del self.launched[name]
+            self.persist(f"launched/{name}", None)
+        if self.done():
             self.stop()
 
 
@@ -143,6 +152,32 @@ def test_a_crash_of_anybody_loses_no_job(victim: str, seed: int) -> None:
     cluster.world.hosts[victim].start()
 
     cluster.world.until(cluster.ended, 1_200 * SECOND_US)
+
+
+class FrameworkFaults(SeededPlan):
+    """Loses, doubles and delays what goes to and from the framework, and lets hosts die at their disks."""
+
+    def _fate(self, key: Key) -> Fate:
+        fate = super()._fate(key)
+        return fate if "framework" in key[:2] or key[0] == "disk" else NORMAL
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_lost_messages_and_dying_hosts_lose_no_job(seed: int) -> None:
+    cluster = Cluster(seed=seed, plan=FrameworkFaults(seed, Chances(drop=0.05)))
+    world = cluster.world
+    cluster.run(Jobs, 12, 5)
+    for _ in range(20):
+        world.run(2 * SECOND_US)
+        for host in world.hosts.values():
+            if not host.up and not (host.name == "framework" and cluster.ended()):
+                host.start()
+    world.calm()
+
+    framework = cluster.frameworks[-1]
+    assert isinstance(framework, Jobs)
+    if not framework.done():
+        world.until(lambda: all(name in cluster.frameworks[-1].kept for name in framework.names), 2_000 * SECOND_US)
 
 
 def test_a_cut_network_heals_and_reconciles() -> None:

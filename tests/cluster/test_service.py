@@ -1,0 +1,125 @@
+"""`service`: copies that are kept running, scaled, replaced and removed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from typing import Any
+
+from tests.cluster.real_cluster import Cluster, is_alive, until
+
+
+def spec(cluster: Cluster, name: str, words: str = "v1", **fields: object) -> str:
+    whole = {
+        "name": name,
+        "shell": f"echo {words}; exec sleep 86400",
+        "cpus": 0.1,
+        "mem": 16,
+        "kill_grace": "500ms",
+        "backoff": "50ms",
+        "update": {"healthy_after": "200ms"},
+        **fields,
+    }
+    return cluster.file(f"{name}.json", json.dumps(whole))
+
+
+def service(cluster: Cluster, name: str) -> dict[str, Any]:
+    found = [row for row in cluster.json("service", "list") if row["name"] == name]
+    return found[0] if found else {}
+
+
+def until_running(cluster: Cluster, name: str, copies: int, version: int = 0) -> dict[str, Any]:
+    def settled() -> dict[str, Any] | None:
+        row = service(cluster, name)
+        live = [copy for copy in row.get("copies", []) if copy["task_id"]]
+        well = row.get("running") == len(live) == copies and all(copy["version"] == version for copy in live)
+        return row if well else None
+
+    found = until(settled, f"{copies} copies of {name} run version {version}")
+    assert found is not None
+    return found
+
+
+def test_a_service_is_applied_scaled_and_removed(shared: Cluster) -> None:
+    framework_id = shared.ok("service", "apply", spec(shared, "web", instances=2, ports=1)).strip()
+    row = until_running(shared, "web", 2)
+    ports = [copy["ports"] for copy in row["copies"]]
+
+    assert row["framework_id"] == framework_id
+    assert len({port for (port,) in ports}) == 2
+    assert shared.ok("service", "scale", "web", "1") == "web: 1 wanted\n"
+    before = row["copies"][0]["task_id"]
+    assert until_running(shared, "web", 1)["copies"][0]["task_id"] == before
+    assert shared.ok("service", "remove", "web") == "web: being removed\n"
+    until(lambda: not service(shared, "web"), "the service is gone")
+    (framework,) = [f for f in shared.json("frameworks") if f["framework_id"] == framework_id]
+    assert (framework["state"], framework["outcome"]) == ("removed", "removed")
+
+
+def test_a_killed_copy_is_replaced(shared: Cluster) -> None:
+    shared.ok("service", "apply", spec(shared, "kept", "$$", instances=1))
+    (copy,) = until_running(shared, "kept", 1)["copies"]
+    pid = int(until(lambda: shared.ok("logs", copy["task_id"]), "its process id"))
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: service(shared, "kept")["copies"][0]["task_id"] not in ("", copy["task_id"]), "another copy")
+    until_running(shared, "kept", 1)
+
+    assert not is_alive(pid)
+    shared.ok("service", "remove", "kept")
+
+
+def test_a_changed_service_is_replaced_copy_by_copy(shared: Cluster) -> None:
+    framework_id = shared.ok("service", "apply", spec(shared, "rolling", "v1", instances=3)).strip()
+    old = [copy["task_id"] for copy in until_running(shared, "rolling", 3)["copies"]]
+    again = shared.ok("service", "apply", spec(shared, "rolling", "v2", instances=3)).strip()
+    fewest = 3
+
+    def rolled() -> bool:
+        nonlocal fewest
+        row = service(shared, "rolling")
+        fewest = min(fewest, row["running"])
+        return row["running"] == 3 and all(copy["version"] == 1 for copy in row["copies"])
+
+    until(rolled, "three copies of the new version")
+    new = [copy["task_id"] for copy in service(shared, "rolling")["copies"]]
+
+    assert again == framework_id
+    assert fewest >= 2
+    assert not set(old) & set(new)
+    assert shared.ok("logs", new[0]) == "v2\n"
+    shared.ok("service", "remove", "rolling")
+
+
+def test_a_service_is_taken_up_again_after_its_scheduler_was_killed(shared: Cluster) -> None:
+    framework_id = shared.ok("service", "apply", spec(shared, "orphan", instances=1)).strip()
+    (copy,) = until_running(shared, "orphan", 1)["copies"]
+    directory = str(shared.home / ".local/state/mesos-actor/schedulers" / framework_id)
+    (scheduler,) = shared.pids_with(os.path.realpath(directory))
+    os.kill(scheduler, signal.SIGKILL)
+    until(
+        lambda: [f["state"] for f in shared.json("frameworks") if f["framework_id"] == framework_id]
+        == ["disconnected"],
+        "the master has noticed",
+    )
+    away = shared.cli("service", "scale", "orphan", "2")
+
+    assert away.status != 0, away
+    assert len(away.err.splitlines()) == 1
+    assert shared.ok("submit", "--resume", framework_id).strip() == framework_id
+    assert until_running(shared, "orphan", 1)["copies"][0]["task_id"] == copy["task_id"]
+    shared.ok("service", "remove", "orphan")
+
+
+def test_what_is_wrong_about_a_service_is_told_in_one_line(shared: Cluster) -> None:
+    cases = [
+        (("service", "scale", "no-such", "3"), "there is no service 'no-such'"),
+        (("service", "remove", "no-such"), "there is no service 'no-such'"),
+        (("service", "apply", spec(shared, "x", instances=-1)), "instances: -1 is not from 0"),
+        (("service", "apply", "/no/such/file.toml"), "No such file"),
+    ]
+    for arguments, words in cases:
+        ended = shared.cli(*arguments)
+        assert ended.status != 0, ended
+        assert words in ended.err, ended
+        assert len(ended.err.splitlines()) == 1, ended

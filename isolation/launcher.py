@@ -49,6 +49,8 @@ from mesos_actor.isolation.watcher import Watcher
 LAUNCHES_A_TURN = 24
 """Launches between two looks at who died: a spawn takes half a millisecond and nobody should wait for hundreds."""
 
+LAUNCHING_S_A_TURN = 0.02
+
 MAX_UNSENT_BYTES = 64 << 20
 """An agent that does not read is cut off; when it comes back it is told everything again."""
 
@@ -191,8 +193,11 @@ class Launcher:
     def _launch_some(self) -> None:
         if not self._queue:
             return
-        some = [self._queue.popitem(last=False) for _ in range(min(LAUNCHES_A_TURN, len(self._queue)))]
-        self._watcher.launch(some)
+        until = time.monotonic() + LAUNCHING_S_A_TURN
+        for _ in range(min(LAUNCHES_A_TURN, len(self._queue))):
+            self._watcher.launch(*self._queue.popitem(last=False))
+            if time.monotonic() >= until:
+                break  # the machine is busy: a spawn takes as long as the new process waits for a processor
         os.fchdir(self._directory)  # do not hold a sandbox
 
     def _finish_turn(self) -> None:

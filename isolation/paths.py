@@ -11,6 +11,8 @@ from mesos_actor.actors.ids import ContainerId, FrameworkId
 
 _NAME_MAX_BYTES = 255
 _DIGEST_CHARACTERS = 16
+LONG_NAME = 50
+"""Only ids of more characters than this (255 bytes, 4 bytes a character, less the digest) are ever shortened."""
 
 
 def directory_name(field: str, name: str) -> str:

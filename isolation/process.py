@@ -17,6 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from mesos_actor.actors.errors import InvalidInput
 from mesos_actor.actors.ids import Address, ContainerId, Principal, local
 from mesos_actor.actors.messages.base import Message
@@ -37,7 +39,7 @@ from mesos_actor.isolation.answers import NEVER_RAN, NOT_KNOWN, exit_of, recover
 from mesos_actor.isolation.command import CommandError, Owner, argv_of, environment_of, owner_of
 from mesos_actor.isolation.fetch import FetchError, fetch
 from mesos_actor.isolation.launcher_client import IDLE_S, LauncherClient
-from mesos_actor.isolation.paths import make_sandbox, sandbox_of, sandboxes_of
+from mesos_actor.isolation.paths import LONG_NAME, directory_name, make_sandbox, sandbox_of, sandboxes_of
 from mesos_actor.isolation.usage import measure
 
 MAX_CONTAINERS = 100_000
@@ -150,9 +152,15 @@ class ProcessContainerizer:
         return self._client.pid
 
     def is_live(self, container_id: ContainerId) -> bool:
-        """Whether the container is known here and has not ended: its sandbox is in use. May be asked from any
-        thread."""
+        """Whether the sandbox of that name may be in use: its container has not ended, or nothing is known yet. May be
+        asked from any thread, by the name of the sandbox's directory too, which is shorter than a very long id."""
+        if not self._listed:
+            return True
         container = self._containers.get(container_id)
+        if container is None and len(container_id) > LONG_NAME:
+            for known_id, known in list(self._containers.items()):
+                if len(known_id) > LONG_NAME and directory_name("container_id", known_id) == container_id:
+                    container = known
         return container is not None and container.exit is None
 
     # -- launching --------------------------------------------------------------------------------------------------
@@ -443,7 +451,10 @@ class ProcessContainerizer:
         self._measuring += 1
 
         def work() -> None:
-            usages = measure(pids, now_us)
+            try:
+                usages = measure(pids, now_us)
+            except (OSError, psutil.Error):
+                usages = ()  # the host would not tell; the next measurement may be luckier
             self._from_thread(lambda: self._on_measured(ContainerUsage(usages, message.operation_id)))
 
         self._threads().submit(work)

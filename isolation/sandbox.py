@@ -7,12 +7,13 @@ is given away. Deleting goes on in a thread, slowly: thousands of deletions at o
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import stat
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -173,7 +174,12 @@ class FileSandbox:
             self._pool = ThreadPoolExecutor(1, thread_name_prefix="garbage")
 
         def work() -> None:
-            removed, kept = self._collect(message)
+            removed: list[ContainerId] = []
+            kept: list[str] = []
+            try:
+                self._collect(message, removed, kept)
+            except OSError as error:
+                kept.append(f"{error.filename}: {error.strerror}")
             if not self._stop.is_set():
                 self._loop.call_soon_threadsafe(self._collected, removed, kept)
 
@@ -195,13 +201,11 @@ class FileSandbox:
         except OSError:
             return 0
 
-    def _collect(self, message: CollectGarbage) -> tuple[list[ContainerId], list[str]]:
-        """Delete what is old enough, oldest first. Returns what is gone and what would not go."""
+    def _collect(self, message: CollectGarbage, removed: list[ContainerId], kept: list[str]) -> None:
+        """Delete what is old enough, oldest first. Adds to what is gone and to what would not go."""
         age_ms = allowed_age_ms(max(0, message.max_age_ms), self._free())
         newest_s = time.time() - age_ms / 1000
-        keep = {directory_name("keep", container) for container in message.keep if container}
-        removed: list[ContainerId] = []
-        kept: list[str] = []
+        keep = _names_of(message.keep)
         for _, path in sorted(self._older_than(newest_s, keep))[:MAX_DELETIONS]:
             if self._stop.is_set():
                 break
@@ -213,7 +217,6 @@ class FileSandbox:
             else:
                 kept.append(str(path))
             self._stop.wait(self._pause_s)
-        return removed, kept
 
     def _older_than(self, newest_s: float, keep: set[str]) -> list[tuple[float, Path]]:
         found = []
@@ -226,6 +229,14 @@ class FileSandbox:
                 if changed_s < newest_s and sandbox.name not in keep and not self._is_live(ContainerId(sandbox.name)):
                     found.append((changed_s, sandbox))
         return found
+
+
+def _names_of(containers: Iterable[ContainerId]) -> set[str]:
+    names = set()
+    for container in containers:
+        with contextlib.suppress(InvalidInput):  # then it has no sandbox
+            names.add(directory_name("keep", container))
+    return names
 
 
 def _folders(path: Path) -> list[Path]:

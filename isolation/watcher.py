@@ -75,21 +75,20 @@ class Watcher:
 
     # -- launching --------------------------------------------------------------------------------------------------
 
-    def launch(self, requests: list[tuple[str, Program]]) -> None:
-        """Start these, in order. Ids that are known must not be among them.
+    def launch(self, container_id: str, program: Program) -> None:
+        """Start one. Its id must not be known yet.
 
-        Each is written down before it is made, in one write with the outcome of the one before: whenever this process
+        It is written down before it is made, in one write with the outcome of the one before: whenever this process
         dies, there is at most one of which nobody knows whether it ran.
         """
-        for container_id, program in requests:
-            mark = self._log.pending_bytes
-            self._log.add(["intent", container_id, program.cwd])
-            if self._write():
-                self._launch_one(container_id, program)
-                continue
-            self._log.drop_after(mark)
-            text = "no space left on the agent's disk for the launcher's log"
-            self.events.append({"k": "failed", "id": container_id, "reason": "full", "text": text})
+        mark = self._log.pending_bytes
+        self._log.add(["intent", container_id, program.cwd])
+        if self._write():
+            self._launch_one(container_id, program)
+            return
+        self._log.drop_after(mark)
+        text = "no space left on the agent's disk for the launcher's log"
+        self.events.append({"k": "failed", "id": container_id, "reason": "full", "text": text})
 
     def _launch_one(self, container_id: str, program: Program) -> None:
         before = tree.boot_ticks()

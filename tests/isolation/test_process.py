@@ -109,9 +109,15 @@ def test_id_that_leads_elsewhere_is_refused(
 
 def test_longest_legal_id_runs(real: RealBench, make_launch: Launch) -> None:
     long = ContainerId("é" * 127 + "x.000000000001")
-    real.send(make_launch(long, Command(("true",))))
+    real.send(make_launch(long, Command(("sleep", "100"))))
 
-    assert real.expect(ContainerExited, long).exit_status == 0
+    real.expect(ContainerStarted, long)
+    (directory,) = [path.name for path in (real.work_dir / "sandboxes" / "c1-0001").iterdir()]
+    assert len(directory.encode()) <= 255
+    assert real.port.is_live(directory)
+    real.send(KillContainer(long, grace_ms=0))
+    assert real.expect(ContainerExited, long).signal == 9
+    assert not real.port.is_live(directory)
 
 
 @pytest.mark.parametrize(

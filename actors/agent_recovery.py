@@ -112,7 +112,9 @@ class Recovery:
             ctx.warn("recovery_failed", text=text)
             ctx.stop(text)
             return
-        ctx.send(CONTAINERIZER, RecoverContainers(tuple(self._workload.containers)))
+        containers = self._workload.containers
+        executors = tuple(name for name, entry in containers.items() if isinstance(entry, Executor))
+        ctx.send(CONTAINERIZER, RecoverContainers(tuple(containers), executors))
         ctx.set_timer(RECOVER_TIMER, REPEAT_US)
 
     def on_timer(self, ctx: Context) -> None:

@@ -45,6 +45,8 @@ class RecoverContainers(Message, frozen=True):
     """After a start: these containers should exist; any other is an orphan: killed. Answer: ContainersRecovered."""
 
     container_ids: tuple[ContainerId, ...]
+    executors: tuple[ContainerId, ...] = ()
+    """Those of them that are executors: they connect to the agent, and must be believed again."""
 
 
 class MeasureContainers(Message, frozen=True):

@@ -248,6 +248,10 @@ class Agent(Actor):
         ctx.warn("not_from_port", sender=sender, principal=ctx.principal)
         return False
 
+    def on_stop(self, ctx: Context) -> None:
+        """Tasks run on without their agent, which does not leave the cluster: it is expected back."""
+        self.reports.on_save_timer(ctx)
+
     # -- timers -----------------------------------------------------------------------------------------------------
 
     def on_timer(self, ctx: Context, name: str) -> None:

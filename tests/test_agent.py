@@ -502,6 +502,19 @@ def test_an_acknowledgement_that_ends_nothing_is_saved_soon(bench: Bench) -> Non
     assert updates(again.tell(M1, registered())) == []
 
 
+def test_a_graceful_stop_saves_what_was_acknowledged_and_ends_nothing(bench: Bench) -> None:
+    container = launch(bench, command("t"))
+    acknowledge_all(bench, bench.port(ContainerStarted(container, 7)))
+
+    bench.ctx = bench.context("local")
+    bench.agent.on_stop(bench.ctx)
+
+    assert bench.carry_out() == []
+    again = bench.restart()
+    again.port(ContainersRecovered((RecoveredContainer(container, True),)))
+    assert updates(again.tell(M1, registered())) == []
+
+
 # -- kill -----------------------------------------------------------------------------------------------------------
 
 

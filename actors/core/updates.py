@@ -72,6 +72,7 @@ class Stream:
         "next_number",
         "pending",
         "received",
+        "record_key",
         "retry_us",
         "run_id",
         "running_since_us",
@@ -84,6 +85,7 @@ class Stream:
         self.framework_id = framework_id
         self.task_id = task_id
         self.key: TaskKey = (framework_id, task_id)
+        self.record_key = f"stream/{framework_id}/{task_id}"
         self.run_id = run_id
         self.state = TaskState.STAGING
         self.next_number = 0
@@ -95,10 +97,6 @@ class Stream:
         self.due_us = 0
         self.heap_us = 0
         self.saved = False
-
-    @property
-    def record_key(self) -> str:
-        return f"stream/{self.framework_id}/{self.task_id}"
 
     @property
     def terminal(self) -> bool:
@@ -199,7 +197,9 @@ class UpdateStreams:
         Afterwards the stream is either `closed`, then its records may go and `drop` ends it here, or `unsaved`.
         """
         pending = stream.pending
-        position = next((i for i, status in enumerate(pending) if status.update_id == update_id), None)
+        position: int | None = 0
+        if not pending or pending[0].update_id != update_id:
+            position = next((i for i, status in enumerate(pending) if status.update_id == update_id), None)
         if position is None:
             return None
         for _ in range(position + 1):

@@ -171,9 +171,9 @@ class Host:
 
     def _executor_environment(self, container_id: ContainerId) -> dict[str, str]:
         """What an executor needs to reach its agent and to be believed."""
-        if self.transport is None or self.keys is None:
+        keys = self.transport.authorize_executor(container_id) if self.transport is not None else None
+        if keys is None:
             return {}
-        keys = self.transport.authorize_executor(container_id)
         return {
             environment.EXECUTOR_KEY: keys.secret.decode(),
             environment.CLUSTER_PUBLIC_KEY: keys.server_public.decode(),
@@ -182,7 +182,7 @@ class Host:
     # -- running ----------------------------------------------------------------------------------------------------
 
     def run(self) -> int:
-        """Run to the end. Returns 0 after SIGTERM or SIGINT, 1 when it ended for another reason, which is in the log."""
+        """Run to the end. Returns 0 after SIGTERM or SIGINT; 1 when it ended for another reason, which the log names."""
         try:
             asyncio.run(self._main())
         except (StorageError, InternalError, SecurityError) as error:

@@ -6,7 +6,7 @@ import os
 import sys
 
 import typer
-from typer.completion import completion_init
+from typer.completion import completion_init  # type: ignore[attr-defined]
 from typer.exceptions import Abort, TyperException
 
 from mesos_actor.actors.cli import operate, serve, show, work

@@ -195,7 +195,7 @@ def completion(
     \b
     Example: mesos-actor completion bash > ~/.local/share/bash-completion/completions/mesos-actor
     """
-    from typer.completion import completion_init, get_completion_script
+    from typer.completion import completion_init, get_completion_script  # type: ignore[attr-defined]
 
     from mesos_actor.actors.cli.app import COMPLETE_VARIABLE
 

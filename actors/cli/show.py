@@ -18,7 +18,7 @@ def register(app: typer.Typer) -> None:
         app.command()(command)
 
 
-def ask(masters: str, key_dir: str, insecure: bool, timeout: float, what: str, match: dict[str, str]) -> list[Row]:
+def ask(masters: str, key_dir: str, insecure: bool, timeout: float, what: str, match: dict[str, str]) -> Sequence[Row]:
     """All rows of one question, page by page."""
     from mesos_actor.actors.client import query
 
@@ -245,7 +245,7 @@ def top(
     if once or not console.is_terminal:
         console.print(_picture(_usage(masters, key_dir, insecure, timeout), []))
         return
-    before: list[Row] = []
+    before: Sequence[Row] = []
     with Live(console=console, auto_refresh=False, screen=True) as live:
         while True:
             rows = _usage(masters, key_dir, insecure, timeout)
@@ -254,7 +254,7 @@ def top(
             time.sleep(interval)
 
 
-def _usage(masters: str, key_dir: str, insecure: bool, timeout: float) -> list[Row]:
+def _usage(masters: str, key_dir: str, insecure: bool, timeout: float) -> Sequence[Row]:
     from mesos_actor.actors.client import usage
 
     return usage(masters, key_dir, insecure, timeout)

@@ -15,7 +15,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
+
+from mesos_actor.actors import client
+from mesos_actor.actors.ids import FrameworkId
+from mesos_actor.actors.messages.clients import Instruct
 
 LIMIT_S = 30.0
 """No condition that is waited for takes this long on a busy machine; past it the test fails and says what it saw."""
@@ -40,6 +44,11 @@ def until(condition: Callable[[], T], what: str, limit_s: float = LIMIT_S) -> T:
             raise AssertionError(f"not within {limit_s:g} s: {what}; last seen: {value!r}")
         time.sleep(LOOK_AGAIN_S)
     return value
+
+
+def gate(path: Path) -> str:
+    """A line of shell that ends when `path` is there."""
+    return f"until [ -e {path} ]; do sleep 0.05; done"
 
 
 class Ended:
@@ -93,7 +102,9 @@ class Process:
         try:
             status = self.popen.wait(limit_s)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"still runs after {limit_s:g} s\n--- out\n{self.out()}\n--- err\n{self.err()}") from None
+            raise AssertionError(
+                f"still runs after {limit_s:g} s\n--- out\n{self.out()}\n--- err\n{self.err()}"
+            ) from None
         return Ended(status, self.out(), self.err())
 
 
@@ -204,10 +215,28 @@ class Cluster:
     def json(self, *arguments: str) -> Any:
         return json.loads(self.ok(*arguments, "--json"))
 
+    def rows(self, what: str, **match: str) -> list[dict[str, Any]]:
+        """What `mesos-actor WHAT --json` prints, asked from this process: for what is asked again and again."""
+        return client.query(self.masters, str(self.keys), False, LIMIT_S, what, match)
+
     def task(self, task_id: str) -> dict[str, Any]:
         """The row of a task; empty when the master does not know it."""
-        rows = [row for row in self.json("tasks") if row["task_id"] == task_id]
+        rows = self.rows("tasks", task_id=task_id)
         return rows[-1] if rows else {}
+
+    def framework(self, framework_id: str) -> dict[str, Any]:
+        """The row of a framework; empty when the master does not know it."""
+        rows = self.rows("frameworks", framework_id=framework_id)
+        return rows[0] if rows else {}
+
+    def service(self, framework_id: str) -> dict[str, Any]:
+        """A service as `service list --json` shows it; empty when it is not there."""
+        if self.framework(framework_id).get("state") != "active":
+            return {}
+        message = Instruct(client.new_id(), FrameworkId(framework_id), b'{"do": "show"}')
+        answer = client.order(self.masters, str(self.keys), False, LIMIT_S, message)
+        found: dict[str, Any] = json.loads(answer.data)
+        return found
 
     def until_task(self, task_id: str, state: str) -> dict[str, Any]:
         """Wait until a task is in a state; its row."""
@@ -247,10 +276,10 @@ class Cluster:
 
     def launcher_pid(self, name: str = "h1") -> int:
         """The launcher of an agent, found by the directory it works in; 0 when there is none."""
-        directory = str(self.directory / name / "agent" / "launcher")
+        directory = self.directory / name / "agent" / "launcher"
         for pid in _pids():
             with contextlib.suppress(OSError):
-                if os.readlink(f"/proc/{pid}/cwd") == directory and b"launcher" in _read(pid, "cmdline"):
+                if Path(f"/proc/{pid}/cwd").readlink() == directory and b"launcher" in _read(pid, "cmdline"):
                     return pid
         return 0
 
@@ -265,7 +294,7 @@ class Cluster:
         found = []
         for pid in _pids():
             try:
-                cwd = Path(os.readlink(f"/proc/{pid}/cwd"))
+                cwd = Path(f"/proc/{pid}/cwd").readlink()
             except OSError:
                 cwd = Path("/")
             ours = mark in _read(pid, "environ").split(b"\0") or cwd.is_relative_to(self.directory)

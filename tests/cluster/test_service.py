@@ -24,46 +24,43 @@ def spec(cluster: Cluster, name: str, words: str = "v1", **fields: object) -> st
     return cluster.file(f"{name}.json", json.dumps(whole))
 
 
-def service(cluster: Cluster, name: str) -> dict[str, Any]:
-    found = [row for row in cluster.json("service", "list") if row["name"] == name]
-    return found[0] if found else {}
+def until_running(cluster: Cluster, framework_id: str, copies: int, version: int = 0) -> dict[str, Any]:
+    """Wait until exactly so many copies live, all of one version; the service."""
 
-
-def until_running(cluster: Cluster, name: str, copies: int, version: int = 0) -> dict[str, Any]:
     def settled() -> dict[str, Any] | None:
-        row = service(cluster, name)
+        row = cluster.service(framework_id)
         live = [copy for copy in row.get("copies", []) if copy["task_id"]]
         well = row.get("running") == len(live) == copies and all(copy["version"] == version for copy in live)
         return row if well else None
 
-    found = until(settled, f"{copies} copies of {name} run version {version}")
+    found = until(settled, f"{copies} copies of {framework_id} run version {version}")
     assert found is not None
     return found
 
 
 def test_a_service_is_applied_scaled_and_removed(shared: Cluster) -> None:
     framework_id = shared.ok("service", "apply", spec(shared, "web", instances=2, ports=1)).strip()
-    row = until_running(shared, "web", 2)
+    row = until_running(shared, framework_id, 2)
+    listed = [one for one in shared.json("service", "list") if one["name"] == "web"]
     ports = [copy["ports"] for copy in row["copies"]]
 
-    assert row["framework_id"] == framework_id
+    assert listed == [row]
     assert len({port for (port,) in ports}) == 2
     assert shared.ok("service", "scale", "web", "1") == "web: 1 wanted\n"
     before = row["copies"][0]["task_id"]
-    assert until_running(shared, "web", 1)["copies"][0]["task_id"] == before
+    assert until_running(shared, framework_id, 1)["copies"][0]["task_id"] == before
     assert shared.ok("service", "remove", "web") == "web: being removed\n"
-    until(lambda: not service(shared, "web"), "the service is gone")
-    (framework,) = [f for f in shared.json("frameworks") if f["framework_id"] == framework_id]
-    assert (framework["state"], framework["outcome"]) == ("removed", "removed")
+    until(lambda: shared.framework(framework_id)["state"] == "removed", "the service is gone")
+    assert shared.framework(framework_id)["outcome"] == "removed"
 
 
 def test_a_killed_copy_is_replaced(shared: Cluster) -> None:
-    shared.ok("service", "apply", spec(shared, "kept", "$$", instances=1))
-    (copy,) = until_running(shared, "kept", 1)["copies"]
+    framework_id = shared.ok("service", "apply", spec(shared, "kept", "$$", instances=1)).strip()
+    (copy,) = until_running(shared, framework_id, 1)["copies"]
     pid = int(until(lambda: shared.ok("logs", copy["task_id"]), "its process id"))
     os.kill(pid, signal.SIGKILL)
-    until(lambda: service(shared, "kept")["copies"][0]["task_id"] not in ("", copy["task_id"]), "another copy")
-    until_running(shared, "kept", 1)
+    until(lambda: shared.service(framework_id)["copies"][0]["task_id"] not in ("", copy["task_id"]), "another copy")
+    until_running(shared, framework_id, 1)
 
     assert not is_alive(pid)
     shared.ok("service", "remove", "kept")
@@ -71,18 +68,18 @@ def test_a_killed_copy_is_replaced(shared: Cluster) -> None:
 
 def test_a_changed_service_is_replaced_copy_by_copy(shared: Cluster) -> None:
     framework_id = shared.ok("service", "apply", spec(shared, "rolling", "v1", instances=3)).strip()
-    old = [copy["task_id"] for copy in until_running(shared, "rolling", 3)["copies"]]
+    old = [copy["task_id"] for copy in until_running(shared, framework_id, 3)["copies"]]
     again = shared.ok("service", "apply", spec(shared, "rolling", "v2", instances=3)).strip()
     fewest = 3
 
     def rolled() -> bool:
         nonlocal fewest
-        row = service(shared, "rolling")
+        row = shared.service(framework_id)
         fewest = min(fewest, row["running"])
         return row["running"] == 3 and all(copy["version"] == 1 for copy in row["copies"])
 
     until(rolled, "three copies of the new version")
-    new = [copy["task_id"] for copy in service(shared, "rolling")["copies"]]
+    new = [copy["task_id"] for copy in shared.service(framework_id)["copies"]]
 
     assert again == framework_id
     assert fewest >= 2
@@ -93,21 +90,17 @@ def test_a_changed_service_is_replaced_copy_by_copy(shared: Cluster) -> None:
 
 def test_a_service_is_taken_up_again_after_its_scheduler_was_killed(shared: Cluster) -> None:
     framework_id = shared.ok("service", "apply", spec(shared, "orphan", instances=1)).strip()
-    (copy,) = until_running(shared, "orphan", 1)["copies"]
+    (copy,) = until_running(shared, framework_id, 1)["copies"]
     directory = str(shared.home / ".local/state/mesos-actor/schedulers" / framework_id)
     (scheduler,) = shared.pids_with(os.path.realpath(directory))
     os.kill(scheduler, signal.SIGKILL)
-    until(
-        lambda: [f["state"] for f in shared.json("frameworks") if f["framework_id"] == framework_id]
-        == ["disconnected"],
-        "the master has noticed",
-    )
+    until(lambda: shared.framework(framework_id)["state"] == "disconnected", "the master has noticed")
     away = shared.cli("service", "scale", "orphan", "2")
 
     assert away.status != 0, away
     assert len(away.err.splitlines()) == 1
     assert shared.ok("submit", "--resume", framework_id).strip() == framework_id
-    assert until_running(shared, "orphan", 1)["copies"][0]["task_id"] == copy["task_id"]
+    assert until_running(shared, framework_id, 1)["copies"][0]["task_id"] == copy["task_id"]
     shared.ok("service", "remove", "orphan")
 
 

@@ -7,7 +7,7 @@ import os
 import signal
 from pathlib import Path
 
-from tests.cluster.real_cluster import Cluster, until
+from tests.cluster.real_cluster import Cluster, gate, until
 
 TWO_STAGES = """
 name = "count"
@@ -24,11 +24,6 @@ command = ["sh", "-c", "cat $DIR/part-* > $DIR/total"]
 cpus = 0.1
 env = { DIR = "@" }
 """
-
-
-def gate(path: Path) -> str:
-    """A line of shell that ends when `path` is there."""
-    return f"until [ -e {path} ]; do sleep 0.05; done"
 
 
 def test_a_batch_in_two_stages_finishes_and_wait_says_so(shared: Cluster, tmp_path: Path) -> None:
@@ -66,22 +61,18 @@ def test_wait_works_from_another_home_with_the_same_keys(shared: Cluster, tmp_pa
     assert waiting.ended().status == 0
 
 
-def test_a_batch_goes_on_after_its_scheduler_was_killed(bare: Cluster, tmp_path: Path) -> None:
-    bare.start_master()
-    bare.start_agent()
+def test_a_batch_goes_on_after_its_scheduler_was_killed(cluster: Cluster, tmp_path: Path) -> None:
     line = f"echo $MESOS_ACTOR_INDEX >> {tmp_path}/ran; {gate(tmp_path / 'go')}"
-    framework_id = bare.batch("long", shell=line, instances=3, cpus=2)
+    framework_id = cluster.batch("long", shell=line, instances=3, cpus=2)
     until(lambda: (tmp_path / "ran").exists() and len((tmp_path / "ran").read_text().split()) == 2, "two tasks run")
-    (scheduler,) = bare.pids_with("mesos_actor.actors.cli.scheduler")
+    (scheduler,) = cluster.pids_with("mesos_actor.actors.cli.scheduler")
     os.kill(scheduler, signal.SIGKILL)
-    until(
-        lambda: [f["state"] for f in bare.json("frameworks")] == ["disconnected"], "the master has noticed"
-    )
+    until(lambda: cluster.framework(framework_id)["state"] == "disconnected", "the master has noticed")
 
-    assert len(bare.json("tasks", "--state", "running")) == 2
-    assert bare.ok("submit", "--resume", framework_id).strip() == framework_id
+    assert len(cluster.rows("tasks", state="RUNNING")) == 2
+    assert cluster.ok("submit", "--resume", framework_id).strip() == framework_id
     (tmp_path / "go").touch()
-    assert bare.cli("wait", framework_id).out == f"{framework_id} finished\n"
+    assert cluster.cli("wait", framework_id).out == f"{framework_id} finished\n"
     assert sorted((tmp_path / "ran").read_text().split()) == ["0", "1", "2"]
 
 

@@ -41,8 +41,9 @@ from mesos_actor.actors.messages.scheduler import FromExecutor, Posted, Refused,
 from mesos_actor.actors.messages.values import Status, Task
 from mesos_actor.actors.task import TERMINAL, Source, TaskState
 
-REGISTRATION_BACKOFF_US = 2 * SECOND_US
-"""The longest pause between two attempts to register (Mesos: MESOS_SUBSCRIPTION_BACKOFF_MAX, 2 s)."""
+REGISTRATION_BACKOFF_US = SECOND_US
+"""The longest pause between two attempts to register: half of what an agent that restarted waits for its executors
+(Mesos: both 2 s, MESOS_SUBSCRIPTION_BACKOFF_MAX and --executor_reregistration_timeout, which is a race)."""
 RECOVERY_TIMEOUT_US = 900 * SECOND_US
 """How long an executor waits for its agent to come back before it shuts down (Mesos: --recovery_timeout, 15 min)."""
 UPDATE_RETRY_US = 5 * SECOND_US

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from mesos_actor.actors.cluster_executor import ClusterExecutor, WorkerLost
     from mesos_actor.actors.errors import ConfigError, LocalError, MesosActorError, PeerError, Unavailable
     from mesos_actor.actors.executor import Executor, ExecutorActor
-    from mesos_actor.actors.framework import Framework, command_task, executor_task
+    from mesos_actor.actors.framework import Framework, KnownTask, command_task, executor_task
+    from mesos_actor.actors.ids import AgentId, ExecutorId, FrameworkId, OfferId, Role, TaskId
     from mesos_actor.actors.messages.scheduler import Instruction, OperationResult
     from mesos_actor.actors.messages.values import Command, Demand, ExecutorInfo, Offer, Status, Task, Uri
     from mesos_actor.actors.resources import Attributes, Resource, Resources
@@ -23,6 +24,13 @@ if TYPE_CHECKING:
     from mesos_actor.actors.task import Reason, Source, TaskState, is_terminal
 
 _HOMES = {
+    "KnownTask": "mesos_actor.actors.framework",
+    "Role": "mesos_actor.actors.ids",
+    "TaskId": "mesos_actor.actors.ids",
+    "OfferId": "mesos_actor.actors.ids",
+    "FrameworkId": "mesos_actor.actors.ids",
+    "ExecutorId": "mesos_actor.actors.ids",
+    "AgentId": "mesos_actor.actors.ids",
     "WorkerLost": "mesos_actor.actors.cluster_executor",
     "ClusterExecutor": "mesos_actor.actors.cluster_executor",
     "Session": "mesos_actor.actors.run",
@@ -60,6 +68,7 @@ _HOMES = {
 """Which module each public name lives in."""
 
 __all__ = [
+    "AgentId",
     "Attributes",
     "ClusterExecutor",
     "Command",
@@ -67,22 +76,28 @@ __all__ = [
     "Demand",
     "Executor",
     "ExecutorActor",
+    "ExecutorId",
     "ExecutorInfo",
     "Framework",
     "FrameworkActor",
+    "FrameworkId",
     "Instruction",
+    "KnownTask",
     "LocalError",
     "MesosActorError",
     "Offer",
+    "OfferId",
     "OperationResult",
     "PeerError",
     "Reason",
     "Resource",
     "Resources",
+    "Role",
     "Session",
     "Source",
     "Status",
     "Task",
+    "TaskId",
     "TaskState",
     "Unavailable",
     "Uri",

@@ -275,3 +275,14 @@ def test_a_framework_that_goes_while_its_offers_are_full() -> None:
 
     assert allocator.shares() == []
     assert run(allocator) == []
+
+
+def test_one_role_fills_up_while_another_has_declined_everything() -> None:
+    allocator = cluster(*["cpus:1;mem:32"] * 20, bound_permille=100)
+    while made := run(allocator):
+        for offer in made:
+            allocator.recover(F1, offer.agent_id, ENG, offer.resources, 1_000_000)
+    allocator.update_framework(F1, (ENG, OPS), ())
+
+    assert [offer.role for offer in run(allocator)] == [OPS, OPS]
+    assert run(allocator, 2_000_000) == []

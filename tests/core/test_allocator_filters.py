@@ -47,6 +47,7 @@ def declined(*agents: AgentId) -> DrfAllocator:
     allocator = cluster(*agents)
     for offer in run(allocator):
         decline(allocator, offer, 5 * SECOND_US)
+    assert run(allocator) == []
     return allocator
 
 
@@ -148,6 +149,30 @@ def test_many_who_declined_everything_are_taken_out_of_a_big_run() -> None:
 
     allocator.add_framework(F2, (ENG,), ())
     assert {F2} == {offer.framework_id for offer in run(allocator)}
+
+
+@pytest.mark.parametrize("deed", ["wait", "revive", "give back"])
+def test_those_taken_out_come_back_when_there_is_something_for_them(deed: str) -> None:
+    """Three runs: that all of it is declined is found out, remembered, and forgotten again."""
+    agents = [AgentId(f"a{number}") for number in range(20)]
+    allocator = cluster(*agents)
+    allocator.add_used(agents[3], F2, OPS, Resources.parse("cpus:1"))
+    for offer in run(allocator):
+        decline(allocator, offer, (5 if offer.agent_id in agents[3:12] else 9) * SECOND_US)
+    for _ in range(2):
+        assert allocator.allocate_all(0, random.Random(1)) == []
+
+    if deed == "wait":
+        made = run(allocator, 5 * SECOND_US)
+    elif deed == "revive":
+        allocator.revive(F1, (ENG,))
+        made = run(allocator)
+    else:
+        allocator.recover(F2, agents[3], OPS, Resources.parse("cpus:1"))
+        made = allocator.allocate_all(0, random.Random(1))
+
+    expected = {"wait": agents[3:12], "revive": agents, "give back": [agents[3]]}[deed]
+    assert set(expected) == {offer.agent_id for offer in made}
 
 
 def test_a_half_of_the_agents_declined_is_no_reason_to_keep_back_the_other() -> None:

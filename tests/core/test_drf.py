@@ -63,7 +63,7 @@ def test_a_role_gets_and_loses_its_virtual_leaf() -> None:
     child = tree.add_client(FrameworkId("f3"), Role("a/b"))
     tree.enter(child)
     assert order(tree) == ["a/b:f3", "a:f2", "a:f1"]
-    assert tree.roles["a"].own.amounts == (9, 0, 0)
+    assert (tree.roles["a"].own.amounts, tree.roles["a"].own.picks) == ((9, 0, 0), 1)
 
     tree.charge(child, (10, 0, 0))
     assert order(tree) == ["a:f2", "a:f1", "a/b:f3"]

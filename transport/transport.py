@@ -16,7 +16,7 @@ Deliver = Callable[[str, Address, Principal, str, Message], None]
 """`(actor, sender, principal, cause, message)`: a decoded message for the mailbox `actor` of this process."""
 
 LinkLost = Callable[[Node], None]
-"""`(node)`: the epoch with that peer is over."""
+"""`(node)`: the epoch with that peer is over, or could not begin within the time given. Told once."""
 
 
 class Transport(Protocol):

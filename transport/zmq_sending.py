@@ -27,6 +27,7 @@ from mesos_actor.transport.zmq_sockets import Context, Dialled, Listener, is_rea
 _log = logging.getLogger("mesos_actor.transport")
 
 _LOCAL = Principal("local")
+_ORDINARY_ENDS = ("disconnected", "idle", "peer:idle")
 
 
 class SendingHalf(ABC):
@@ -154,7 +155,9 @@ class SendingHalf(ABC):
         self.counters["dropped.link-lost"] += link.queued_messages
         link.batches.clear()
         link.ready_frame = link.path = None
-        self._count("links_lost", node=link.node, reason=reason)
+        self.counters["links_lost"] += 1
+        if reason not in _ORDINARY_ENDS:
+            self._count("link_ended", node=link.node, reason=reason)
         self._tell_lost(link.node)
 
     def _hang_up(self, link: Link, linger_ms: int) -> None:

@@ -35,6 +35,7 @@ _EVENTS = (
     | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
 )
 _EVENT = struct.Struct("=HI")
+_READINESS, _READABLE = int(zmq.EVENTS), int(zmq.POLLIN)  # as plain integers: asked at every send
 
 _LISTEN_FIXES = {
     errno.EADDRINUSE: "is taken: stop the process that listens there, or choose another port (0: any free one)",
@@ -195,7 +196,7 @@ class Listener:
 
 def is_readable(socket: Socket) -> bool:
     """Whether something can be received now. Unlike the descriptor, it always knows."""
-    return bool(int(socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
+    return bool(int(socket.getsockopt(_READINESS)) & _READABLE)
 
 
 def _set_common(socket: Socket, settings: TransportSettings) -> None:

@@ -69,21 +69,43 @@ class Host:
             return load_keys(self.config.key_dir)
         return user_key() if self._on_loopback() else load_keys(user_key_dir())
 
-    def _listen(self) -> tuple[str, str]:
+    def _listen(self, port: int) -> tuple[str, str]:
         """Where to listen, and under which host others reach us."""
         if self._on_loopback():
             bind = self.config.bind or LOOPBACK
-            return f"tcp://{_bracketed(bind)}:{self.part.port}", self.config.advertise
+            return f"tcp://{_bracketed(bind)}:{port}", self.config.advertise
         bind = self.config.bind or "0.0.0.0"
         wild = bind in ("0.0.0.0", "::")
         advertise = self.config.advertise or (_own_address(self.config.masters) if wild else "")
-        return f"tcp://{_bracketed(bind)}:{self.part.port}", advertise
+        return f"tcp://{_bracketed(bind)}:{port}", advertise
 
     # -- putting it together ----------------------------------------------------------------------------------------
 
     def _open_transport(self, deliver: Deliver, lost: LinkLost) -> ZmqTransport:
-        listen, advertise = self._listen()
+        listen, advertise = self._listen(self._remembered_port() or self.part.port)
+        try:
+            return self._open_at(deliver, lost, listen, advertise)
+        except ConfigError:
+            if self.part.port != 0 or not self._remembered_port():
+                raise
+        # Somebody else has taken the port meanwhile; executors that still run will not find us.
+        listen, advertise = self._listen(0)
+        return self._open_at(deliver, lost, listen, advertise)
 
+    def _remembered_port(self) -> int:
+        """The free port that was chosen when this work directory was used last: executors look for the agent there.
+        0: a port was asked for, or none was ever chosen."""
+        if self.part.port != 0:
+            return 0
+        try:
+            return int(self._port_file().read_text())
+        except (OSError, ValueError):
+            return 0
+
+    def _port_file(self) -> Path:
+        return self._directory() / "port"
+
+    def _open_at(self, deliver: Deliver, lost: LinkLost, listen: str, advertise: str) -> ZmqTransport:
         def report(event: str, fields: Mapping[str, object]) -> None:
             self.log.event("warning", event, fields, actor="transport")
 
@@ -95,12 +117,16 @@ class Host:
             advertise_host=advertise,
             report=report,
         )
+        if self.part.port == 0:
+            self._port_file().write_text(self.transport.node.rpartition(":")[2])
         return self.transport
 
+    def _directory(self) -> Path:
+        """What this process keeps, apart from other processes that were given the same work directory."""
+        return self.config.work_dir if self.part.role == "both" else self.config.work_dir / self.part.role
+
     def _runtime(self) -> Runtime:
-        work_dir = self.config.work_dir / ("master" if self.part.role == "master" else "agent")
-        if self.part.role == "both":
-            work_dir = self.config.work_dir
+        work_dir = self._directory()
         try:
             work_dir.mkdir(parents=True, exist_ok=True, mode=0o755)
             store = SqliteStore(work_dir / STORE_FILE)
@@ -172,9 +198,10 @@ class Host:
     def _executor_environment(self, container_id: ContainerId) -> dict[str, str]:
         """What an executor needs to reach its agent and to be believed."""
         keys = self.transport.authorize_executor(container_id) if self.transport is not None else None
+        python = {environment.PYTHON: sys.executable}
         if keys is None:
-            return {}
-        return {
+            return python
+        return python | {
             environment.EXECUTOR_KEY: keys.secret.decode(),
             environment.CLUSTER_PUBLIC_KEY: keys.server_public.decode(),
         }
@@ -182,7 +209,7 @@ class Host:
     # -- running ----------------------------------------------------------------------------------------------------
 
     def run(self) -> int:
-        """Run to the end. Returns 0 after SIGTERM or SIGINT; 1 when it ended for another reason, which the log names."""
+        """Run to the end. Returns 0 after SIGTERM or SIGINT; 1 when it ended for a reason that the log names."""
         try:
             asyncio.run(self._main())
         except (StorageError, InternalError, SecurityError) as error:

@@ -16,7 +16,7 @@ from mesos_actor.actors.callbacks import Host
 from mesos_actor.actors.core.leader_search import LeaderSearch
 from mesos_actor.actors.errors import ConfigError, PeerError
 from mesos_actor.actors.framework import Framework, KnownTask
-from mesos_actor.actors.ids import Address, ClusterId, FrameworkId, Node, OperationId, Term, node_of
+from mesos_actor.actors.ids import Address, AgentId, ClusterId, FrameworkId, Node, OperationId, Term, node_of
 from mesos_actor.actors.messages.base import Message
 from mesos_actor.actors.messages.containers import FileData
 from mesos_actor.actors.messages.records import SubscriptionRecord, UserRecord
@@ -236,10 +236,14 @@ class FrameworkActor(FrameworkActions):
 
     def _note_offer(self, offer: Offer) -> None:
         self.offers[offer.offer_id] = offer.agent_id
-        if offer.agent_address:
-            if offer.agent_id not in self.agents and len(self.agents) >= MAX_AGENTS:
+        self._note_agent(offer.agent_id, offer.agent_address)
+
+    def _note_agent(self, agent_id: AgentId, where: Address) -> None:
+        """Where an agent is; one that was started again has moved."""
+        if where:
+            if agent_id not in self.agents and len(self.agents) >= MAX_AGENTS:
                 del self.agents[next(iter(self.agents))]
-            self.agents[offer.agent_id] = node_of(offer.agent_address)
+            self.agents[agent_id] = node_of(where)
 
     @handles(Rescind)
     def on_rescind(self, ctx: Context, sender: Address, message: Rescind) -> None:
@@ -261,6 +265,9 @@ class FrameworkActor(FrameworkActions):
         if not self._is_leader(ctx, sender, message):
             return
         status = message.status
+        self._note_agent(status.agent_id, message.agent_address)
+        if not self.deliveries.follows(status.after_update_id):
+            return
         if status.update_id and not self.deliveries.is_new(status.update_id):
             if self.deliveries.is_acknowledged(status.update_id):
                 self._acknowledge(ctx, status)

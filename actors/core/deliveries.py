@@ -33,6 +33,11 @@ class Deliveries:
         self._acknowledged[update_id] = False
         return True
 
+    def follows(self, after_update_id: str) -> bool:
+        """Whether an update that comes after this one may be taken now: it names none, or one that is remembered.
+        Otherwise the earlier one was lost on the way; both come again, in order (core/updates.py)."""
+        return not after_update_id or after_update_id in self._acknowledged
+
     def acknowledge(self, update_id: str) -> None:
         """Note that the answer to this id is on its way. Ids that are not remembered are ignored."""
         if update_id in self._acknowledged:

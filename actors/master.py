@@ -248,9 +248,7 @@ class Master(MasterOperators):
             if framework.connected and task.forwarded not in TERMINAL:
                 task.forwarded = status.state
         if framework.connected:
-            if message.latest_state:
-                message = Update(message.framework_id, status)
-            ctx.send(framework.address, message)
+            ctx.send(framework.address, Update(message.framework_id, status, agent_address=agent.address))
 
     def _silence(self, ctx: Context, agent: AgentEntry, message: Update) -> None:
         """News of an old task whose id was used again elsewhere: nobody wants it, so the agent may forget it."""
@@ -363,7 +361,9 @@ class Master(MasterOperators):
                 task = framework.tasks.get(status.task_id)
                 if task is not None and task.forwarded not in TERMINAL:
                     task.forwarded = status.state
-            ctx.send(framework.address, Update(framework.framework_id, status))
+            agent = self.roster.agents.get(status.agent_id)
+            where = agent.address if agent is not None else Address("")
+            ctx.send(framework.address, Update(framework.framework_id, status, agent_address=where))
         self.want_answers(ctx)
 
     # -- custom executors

@@ -155,7 +155,7 @@ def test_tasks_come_and_go_between_pages_without_loss_or_repeat() -> None:
 def test_matching_tasks(match: dict[str, str], expected: list[str]) -> None:
     world, _ = crowd()
 
-    assert expected == [row["task_id"] for row in world.ask("tasks", **match)]
+    assert expected == [row["task_id"] for row in world.ask("tasks", "", 1_000, **match)]
 
 
 def test_no_question_looks_at_more_than_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,7 +172,8 @@ def test_paging_ends_for_every_question(what: str) -> None:
     world, framework = crowd(4)
     world.framework("g", roles=("ads",))
 
-    pages = list(world.pages(what, 1, **({"framework_id": framework} if what == "why" else {})))
+    match: dict[str, Any] = {"framework_id": framework} if what == "why" else {}
+    pages = list(world.pages(what, 1, **match))
 
     assert 0 < len(pages) < 12
 

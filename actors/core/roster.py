@@ -100,13 +100,13 @@ class TaskEntry:
         #: whether its resources are counted in its agent's `used`
         self.held = False
         #: (when, state, reason, message), oldest first
-        self.history: list[tuple[int, str, str, str]] = [(now_us, state.value, "", "")]
+        self.history: list[tuple[int, str, str, str]] = [(now_us, state, "", "")]
 
     def note(self, now_us: int, state: TaskState, reason: str, message: str) -> None:
         """Remember a change."""
         if len(self.history) >= MAX_HISTORY:
             del self.history[MAX_HISTORY // 2]
-        self.history.append((now_us, state.value, reason, message[:MAX_TEXT]))
+        self.history.append((now_us, state, reason, message[:MAX_TEXT] if message else message))
 
 
 class ExecutorEntry:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from hypothesis import given, settings
+from msgspec.structs import replace
 
 from mesos_actor.actors.core import validation
 from mesos_actor.actors.core.allocation import Allocation
@@ -35,11 +36,11 @@ TRUE = Command(("true",))
 
 def make(**fields: Any) -> Task:
     fields.setdefault("command", None if "executor" in fields else TRUE)
-    return Task(**({"task_id": TaskId("t"), "resources": ONE} | fields))
+    return replace(Task(TaskId("t"), ONE), **fields)
 
 
 def executor(**fields: Any) -> ExecutorInfo:
-    return ExecutorInfo(**({"executor_id": ExecutorId("e"), "command": TRUE, "resources": ONE} | fields))
+    return replace(ExecutorInfo(ExecutorId("e"), TRUE, ONE), **fields)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +124,7 @@ def executor(**fields: Any) -> ExecutorInfo:
     ],
 )
 def test_task_rules(task: Task, text: str | None) -> None:
-    assert text == validation.task_error(task, {"live"}, {"lost"})
+    assert text == validation.task_error(task, (TaskId("live"),), (TaskId("lost"),))
 
 
 def test_a_task_fits_with_its_executor_counted_once() -> None:
@@ -245,8 +246,7 @@ def test_agent_rules(info: AgentInfo, text: str | None) -> None:
 
 
 def reported(**fields: Any) -> TaskReport:
-    base = {"framework_id": F, "task_id": TaskId("t"), "resources": ONE, "role": Role("*"), "state": TaskState.RUNNING}
-    return TaskReport(**(base | fields))
+    return replace(TaskReport(F, TaskId("t"), ONE, Role("*"), TaskState.RUNNING), **fields)
 
 
 @pytest.mark.parametrize(
@@ -268,7 +268,7 @@ def reported(**fields: Any) -> TaskReport:
     ],
 )
 def test_registration_rules(fields: dict[str, Any], text: str | None) -> None:
-    message = RegisterAgent(**({"info": INFO, "registration": "r", "agent_id": AgentId("a")} | fields))
+    message = replace(RegisterAgent(INFO, "r", AgentId("a")), **fields)
 
     assert text == validation.registration_error(message)
 

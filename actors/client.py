@@ -293,7 +293,13 @@ async def _log_pieces(
             length_bytes=LOG_CHUNK_BYTES,
             operation_id=new_id(),
         )
-        piece = await client.read_file(Address(task["agent_address"]), message)
+        try:
+            piece = await client.read_file(Address(task["agent_address"]), message)
+        except Unavailable:
+            there, task = task, await find_task(client, task_id, task["framework_id"])
+            if task["agent_address"] == there["agent_address"]:
+                raise
+            continue  # the agent was started again, elsewhere
         if piece.error:
             raise InvalidInput(f"{path} of {task_id}: {piece.error}")
         if piece.data:

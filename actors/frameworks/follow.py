@@ -15,7 +15,7 @@ from mesos_actor.actors.frameworks.specs import BatchSpec
 from mesos_actor.actors.ids import TaskId
 from mesos_actor.actors.messages.containers import FileData
 from mesos_actor.actors.messages.values import Status
-from mesos_actor.actors.task import TaskState, is_terminal
+from mesos_actor.actors.task import Reason, TaskState, is_terminal
 
 MAX_FOLLOWED = 64
 """The most tasks whose output is followed; a larger run is told to look with `mesos-actor logs`."""
@@ -84,7 +84,8 @@ class FollowedBatch(Batch):
                 stream.status = status
             if is_terminal(status.state):
                 stream.ended = True
-            self._ask(key, stream)
+            if status.reason is not Reason.RECONCILIATION:
+                self._ask(key, stream)
 
     def on_posted(self, value: object) -> None:
         if value != INTERRUPT:
@@ -107,20 +108,32 @@ class FollowedBatch(Batch):
     def on_file(self, file: FileData) -> None:
         key = file.operation_id
         stream = self.streams.get(key)
-        if stream is None or (not file.error and file.offset_bytes != stream.offset_bytes):
+        if stream is None or (file.offset_bytes != stream.offset_bytes and not file.error):
+            return
+        if file.error:
+            self._failed(key, stream)
             return
         stream.asked = 0
         if file.data:
             stream.offset_bytes += len(file.data)
             stream.wait_s = WAIT_LEAST_S
             self.emit(stream.status.task_id, stream.path, file.data)
-        if stream.offset_bytes < file.size_bytes and not file.error:
+        if stream.offset_bytes < file.size_bytes:
             self._ask(key, stream)
         elif stream.ended:
             self._drop(key)
         else:
             self.set_timer(key, stream.wait_s)
             stream.wait_s = min(WAIT_MOST_S, stream.wait_s * 2)
+
+    def _failed(self, key: str, stream: _Stream) -> None:
+        """The agent is away, or the file is. The agent may have moved: a reconciled task tells where it is now."""
+        if stream.ended and stream.asked > GIVE_UP_AFTER:
+            self._drop(key)
+            return
+        self.reconcile({stream.status.task_id: stream.status.agent_id})
+        self.set_timer(key, stream.wait_s)
+        stream.wait_s = min(WAIT_MOST_S, stream.wait_s * 2)
 
     def on_timer(self, name: str) -> None:
         stream = self.streams.get(name)

@@ -164,6 +164,8 @@ class Update(Message, frozen=True):
     status: Status
     latest_state: str = ""
     """Agent to master only: the newest state of the stream, so that resources come free although `status` is older."""
+    agent_address: Address = Address("")
+    """Master to framework only: where the task's agent is now. It moves when it is started again."""
 
 
 class FromExecutor(Message, frozen=True):

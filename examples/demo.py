@@ -323,14 +323,17 @@ async def share_the_cluster(cluster: Cluster, directory: Path, files: list[str])
     batch, web = Identifiers(identifiers_spec(directory, files), board), Web(web_spec(), board)
     samples: list[tuple[float, dict[str, int]]] = []
     addresses, keys = credentials(cluster.masters, str(cluster.keys), False)
-    where = {"masters": cluster.masters, "key_dir": str(cluster.keys)}
+    masters, key_dir = cluster.masters, str(cluster.keys)
     async with Client(addresses, keys) as client:
         (status,) = await client.query("status")
         sampler = asyncio.create_task(sample_shares(client, samples))
         if board.bars is not None:
             board.bars.start()
         try:
-            async with mesos_actor.running(web, **where), mesos_actor.running(batch, **where):
+            async with (
+                mesos_actor.running(web, masters, key_dir=key_dir),
+                mesos_actor.running(batch, masters, key_dir=key_dir),
+            ):
                 killer = asyncio.create_task(kill_one_copy(web, batch, board))
                 await asyncio.wait_for(asyncio.gather(batch.over.wait(), killer), JOB_LIMIT_S)
                 web.post("remove")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from enum import Enum
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -127,10 +127,21 @@ class Survivors:
         self.free_permille = 1_000
 
 
+class Processes(Protocol):
+    """Who makes processes of executors, so that they speak with the agent; `process_ended` is told when one ends."""
+
+    def begin(self, launch: LaunchContainer) -> None:
+        """The executor's process begins."""
+
+    def end(self, container_id: ContainerId) -> None:
+        """Its container is gone, and so must its process be, if it is not already."""
+
+
 class FakeContainerizer:
     """The `containerizer` port under virtual time.
 
-    `runs` says how a command behaves; `fates` maps the number of a launch on this host (the first is 0) to a Fate.
+    `runs` says how a command behaves; `fates` maps the number of a launch on this host (the first is 0) to a Fate, and
+    is asked once a launch. Without `processes` an executor is silent.
     """
 
     def __init__(
@@ -138,10 +149,12 @@ class FakeContainerizer:
         survivors: Survivors,
         runs: Callable[[LaunchContainer], Run] = run_of,
         fates: Mapping[int, Fate] | None = None,
+        processes: Processes | None = None,
     ) -> None:
         self._survivors = survivors
         self._runs = runs
-        self._fates = fates or {}
+        self._fates = {} if fates is None else fates
+        self._processes = processes
         self._failed: dict[ContainerId, ContainerFailed] = {}
         self._agent = local("agent")
         self._repeat_is_set = False
@@ -171,6 +184,14 @@ class FakeContainerizer:
         """Whether the container is known here and has not ended."""
         container = self._survivors.containers.get(container_id)
         return container is not None and not container.ended
+
+    def process_ended(self, container_id: ContainerId, exit_status: int | None, signal: int | None) -> None:
+        """An executor's process ended by itself: its container ends now."""
+        container = self._survivors.containers.get(container_id)
+        if container is not None and not container.ended:
+            container.exited = ContainerExited(container_id, exit_status, signal, container.killed)
+            container.ends_us = self._outlet.now_us()
+            self._end_if_due(container_id)
 
     # -- launching and ending ---------------------------------------------------------------------------------------
 
@@ -229,6 +250,8 @@ class FakeContainerizer:
         if container is not None:
             self._tell(ContainerStarted(container_id, container.pid))
             self._watch(container_id)
+            if container.launch.executor and self._processes is not None and not container.ended:
+                self._processes.begin(container.launch)
 
     def _watch(self, container_id: ContainerId) -> None:
         """Call back when the container is due to end; call again whenever that has changed."""
@@ -241,11 +264,17 @@ class FakeContainerizer:
         container = self._survivors.containers.get(container_id)
         if container is None or container.ended or container.ends_us > self._outlet.now_us():
             return
-        container.ended = True
-        self._survivors.ended_us[container_id] = container.ends_us
+        self._set_ended(container)
         if not container.lose_notice:
             self._tell(container.exited)
         self._repeat_later()
+
+    def _set_ended(self, container: FakeContainer) -> None:
+        container_id = container.launch.container_id
+        container.ended = True
+        self._survivors.ended_us[container_id] = container.ends_us
+        if container.launch.executor and self._processes is not None:
+            self._processes.end(container_id)
 
     def _repeat_later(self) -> None:
         if not self._repeat_is_set:
@@ -303,10 +332,11 @@ class FakeContainerizer:
         found = []
         for container_id, container in list(self._survivors.containers.items()):
             if not container.ended and container.ends_us <= self._outlet.now_us():
-                container.ended = True
-                self._survivors.ended_us[container_id] = container.ends_us
+                self._set_ended(container)
             if container_id not in asked:
-                self._survivors.ended_us.setdefault(container_id, self._outlet.now_us())
+                container.ends_us = min(container.ends_us, self._outlet.now_us())
+                if not container.ended:
+                    self._set_ended(container)
                 del self._survivors.containers[container_id]
             else:
                 exited = container.exited if container.ended else None

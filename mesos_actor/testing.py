@@ -1,9 +1,14 @@
 """The public names for tests: a cluster in one thread, on virtual time, with faults as data.
 
-    from mesos_actor.testing import Plan, World
+    from mesos_actor.testing import cluster
 
-See `mesos_actor.transport.sim.world` for what a world is and `mesos_actor.transport.sim.plan` for how faults are
-written.
+    sim = cluster(agents=3, seed=7)
+    mine = sim.add_framework(MyFramework)
+    sim.until(lambda: mine.ended, within_s=60)
+    sim.check()
+
+`docs/testing.md` is the guide. See `mesos_actor.transport.sim.plan` for how faults are written, and
+`mesos_actor.transport.sim.world` for worlds of other actors than a cluster's.
 """
 
 from __future__ import annotations
@@ -11,7 +16,10 @@ from __future__ import annotations
 from mesos_actor.actors.actor import SECOND_US
 from mesos_actor.actors.logs import MemoryLog
 from mesos_actor.actors.store import MemoryStore
+from mesos_actor.isolation.fake import Run, run_of
+from mesos_actor.transport.sim.cluster import SimAgent, SimCluster, SimFramework, cluster
 from mesos_actor.transport.sim.host import Host
+from mesos_actor.transport.sim.invariants import ClusterInvariant
 from mesos_actor.transport.sim.network import NetworkSettings
 from mesos_actor.transport.sim.plan import NORMAL, Chances, Fate, Key, Plan, SeededPlan
 from mesos_actor.transport.sim.schedule import START_US
@@ -31,6 +39,7 @@ __all__ = [
     "START_US",
     "ActorFailed",
     "Chances",
+    "ClusterInvariant",
     "Event",
     "Fate",
     "Host",
@@ -42,7 +51,13 @@ __all__ = [
     "NetworkSettings",
     "NotReached",
     "Plan",
+    "Run",
     "SeededPlan",
+    "SimAgent",
+    "SimCluster",
+    "SimFramework",
     "World",
     "WorldSettings",
+    "cluster",
+    "run_of",
 ]

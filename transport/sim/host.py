@@ -48,6 +48,10 @@ class Host:
         self.process: Process | None = None
         self.failure: MesosActorError | None = None
         """What ended the last process, if an error did."""
+        self.retired = False
+        """It has done its work: `World.calm` does not begin it again."""
+        self.when_down: Callable[[str], None] | None = None
+        """Told the kind of end (`exit`, `failed`, `crash`) of each of its processes."""
         self.supervision: tuple[Strategy, int, int] = ("one_for_one", INTENSITY, PERIOD_US)
         """Strategy, intensity and period in microseconds, for its next process."""
         self._fixed_node = Node(node)
@@ -168,6 +172,8 @@ class Host:
             process.end(keep_unsynced)
             self.paused_until_us = 0
             self.world._happened(kind, self.name, detail=f"lost {max(0, lost - keep_unsynced)}")
+            if self.when_down is not None:
+                self.when_down(kind)
 
     def _die_at_disk(self, process: Process) -> None:
         if self.process is process:

@@ -211,12 +211,12 @@ class World:
         self.network.break_links(one, other)
 
     def calm(self) -> None:
-        """From now on nothing goes wrong: the plan rests, cuts are healed, hosts that are down begin again. What was
-        asked of the system must now come about in bounded time."""
+        """From now on nothing goes wrong: the plan rests, cuts are healed, hosts that are down begin again unless they
+        are `retired`. What was asked of the system must now come about in bounded time."""
         self.plan.calm = True
         self.heal()
-        for host in self.hosts.values():
-            if not host.up and host.incarnation:
+        for host in list(self.hosts.values()):
+            if not host.up and host.incarnation and not host.retired:
                 host.start()
 
     # -- what happened --------------------------------------------------------------------------------------------

@@ -1,0 +1,446 @@
+"""A whole cluster in one thread, on virtual time: real master, agents, frameworks and executors, simulated hosts.
+
+    from mesos_actor.testing import cluster
+
+    def test_my_framework_survives_its_agents():
+        sim = cluster(agents=3, seed=7)
+        mine = sim.add_framework(MyFramework)
+        sim.run(20)
+        sim.agents[0].crash()
+        sim.until(lambda: mine.ended, within_s=300)
+        sim.check()
+
+The framework and executor classes are those that run on a real cluster, unchanged. Commands are not run: `sleep 3`
+takes three virtual seconds, `false` fails, everything else ends well at once, unless `runs` says otherwise. A run is
+decided by the arguments, the seed and the plan; what must hold in every run (invariants.py) is watched all the time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from mesos_actor.actors.agent import Agent
+from mesos_actor.actors.core import environment
+from mesos_actor.actors.core.allocation import Allocator
+from mesos_actor.actors.core.allocator import DrfAllocator
+from mesos_actor.actors.core.settings import AgentSettings, MasterSettings
+from mesos_actor.actors.errors import ConfigError
+from mesos_actor.actors.executor import Executor, ExecutorActor
+from mesos_actor.actors.framework import Framework
+from mesos_actor.actors.ids import Address, AgentId, ContainerId, ExecutorId, FrameworkId, TaskId
+from mesos_actor.actors.master import Master
+from mesos_actor.actors.messages.containers import LaunchContainer
+from mesos_actor.actors.messages.values import Status, Task
+from mesos_actor.actors.registry import RegistryActor
+from mesos_actor.actors.resources import Attributes, Resources
+from mesos_actor.actors.scheduling import FrameworkActor
+from mesos_actor.actors.task import TaskState
+from mesos_actor.isolation.fake import FakeContainerizer, FakeSandbox, Fate, Run, Survivors, run_of
+from mesos_actor.transport.sim.host import Host
+from mesos_actor.transport.sim.invariants import STANDARD, ClusterInvariant, Watch
+from mesos_actor.transport.sim.plan import ISOLATION, Plan
+from mesos_actor.transport.sim.world import World, WorldSettings
+
+MASTER_NODE = "tcp://10.0.0.1:5050"
+MASTER = Address(f"{MASTER_NODE}/master")
+SECOND_US = 1_000_000
+
+Runs = Callable[[LaunchContainer], Run]
+
+
+class SimAgent:
+    """A machine with an agent: `host` is its agent's process; containers and files outlive that one."""
+
+    def __init__(self, sim: SimCluster, name: str, node: str, settings: AgentSettings, runs: Runs) -> None:
+        self.name = name
+        self.settings = settings
+        self.survivors = Survivors()
+        """What its launcher and its disk keep: running containers, sandboxes."""
+        self._sim = sim
+        self._runs = runs
+        self._containerizer: FakeContainerizer | None = None
+        self._executors = 0
+        self.host = sim.world.add_host(name, node=node)
+        self.host.add_port("containerizer", self._power_on, survives=True)
+        self.host.add_port("sandbox", lambda: FakeSandbox(self.survivors))
+        self.host.spawn("agent", lambda: Agent(settings), durable=True)
+
+    @property
+    def up(self) -> bool:
+        """Whether the agent's process runs."""
+        return self.host.up
+
+    @property
+    def actor(self) -> Agent:
+        """The living agent. Raises LookupError while it is down."""
+        found = self.host.actor("agent")
+        assert isinstance(found, Agent)
+        return found
+
+    @property
+    def agent_id(self) -> AgentId:
+        """What the master calls it; empty before its first registration and while it is down."""
+        return self.actor.registration.agent_id if self.up else AgentId("")
+
+    def running(self) -> list[str]:
+        """The ids of the containers that run on the machine now, whether the agent is up or not."""
+        return [name for name, container in self.survivors.containers.items() if not container.ended]
+
+    def crash(self, *, machine: bool = False, keep_unsynced: int = 0) -> None:
+        """kill -9 of the agent: what it runs goes on. With `machine` a power cut: that is gone too."""
+        self.host.crash(machine=machine, keep_unsynced=keep_unsynced)
+        if machine:
+            for container in list(self.survivors.containers.values()):
+                self.end(container.launch.container_id)
+            self.survivors.containers.clear()
+
+    def start(self) -> None:
+        """Begin a new process of the agent, if none runs."""
+        self.host.start()
+
+    def stop(self) -> None:
+        """SIGTERM to the agent."""
+        self.host.stop()
+
+    def _power_on(self) -> FakeContainerizer:
+        fates = _PlannedFates(self._sim.world.plan, self.name)
+        self._containerizer = FakeContainerizer(self.survivors, self._runs, fates, self)
+        return self._containerizer
+
+    # -- processes of executors, for the containerizer ---------------------------------------------------------------
+
+    def begin(self, launch: LaunchContainer) -> None:
+        """Make the process of an executor that `add_executor` has declared; others are silent."""
+        factory = self._sim.executors.get(launch.env[environment.EXECUTOR_ID])
+        if factory is None:
+            return
+        env, container_id = launch.env, launch.container_id
+        host = self._sim.world.add_host(f"{self.name}-executor{self._executors}", principal=f"executor:{container_id}")
+        self._executors += 1
+        host.retired = True  # an executor's process is never begun a second time
+        host.when_down = lambda kind: self._executor_down(container_id, kind)
+        self._sim.executor_hosts[container_id] = host
+
+        def driver() -> ExecutorActor:
+            executor, framework_id = factory(), FrameworkId(env[environment.FRAMEWORK_ID])
+            _record_launches(executor, framework_id, self._sim.launched)
+            return ExecutorActor(
+                executor,
+                Address(env[environment.AGENT_ADDRESS]),
+                framework_id,
+                ExecutorId(env[environment.EXECUTOR_ID]),
+                container_id,
+            )
+
+        host.spawn("executor", driver, restart="temporary").start()
+
+    def end(self, container_id: ContainerId) -> None:
+        """Its container is gone, so its process must be too."""
+        host = self._sim.executor_hosts.get(container_id)
+        if host is not None:
+            host.crash()
+
+    def _executor_down(self, container_id: ContainerId, kind: str) -> None:
+        if self._containerizer is not None:
+            if kind == "exit":
+                self._containerizer.process_ended(container_id, exit_status=0, signal=None)
+            else:
+                self._containerizer.process_ended(container_id, exit_status=None, signal=9)
+
+
+class SimFramework:
+    """A framework and the host its process runs on. Each process has a framework object of its own: `framework` is
+    that of the newest."""
+
+    def __init__(self, sim: SimCluster, make: Callable[[], Framework], name: str, principal: str) -> None:
+        self.name = name
+        self.statuses: list[Status] = []
+        """Every status that `on_update` was called with, in all of its processes."""
+        self._make = make
+        self._framework: Framework | None = None
+        self._driver: FrameworkActor | None = None
+        self.host = sim.world.add_host(name, principal=principal)
+        self.host.when_down = self._down
+        self.host.spawn("framework", self._begin, durable=True, restart="temporary")
+
+    @property
+    def framework(self) -> Any:
+        """The newest object. (Of a type that only the test knows.)"""
+        assert self._framework is not None
+        return self._framework
+
+    @property
+    def driver(self) -> FrameworkActor:
+        """The driver of `framework`."""
+        assert self._driver is not None
+        return self._driver
+
+    @property
+    def up(self) -> bool:
+        return self.host.up
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has stopped by itself, or failed."""
+        return self._driver is not None and self._driver.ended
+
+    @property
+    def failure(self) -> Exception | None:
+        """What ended it, if that was an error."""
+        return self._driver.failure if self._driver is not None else None
+
+    def states(self, task_id: str) -> list[TaskState]:
+        """The states of one task, as `on_update` was told them, without repeats in a row."""
+        found: list[TaskState] = []
+        for status in self.statuses:
+            if status.task_id == task_id and found[-1:] != [status.state]:
+                found.append(status.state)
+        return found
+
+    def crash(self, keep_unsynced: int = 0) -> None:
+        """kill -9: its tasks live on for its failover timeout."""
+        self.host.crash(keep_unsynced=keep_unsynced)
+
+    def start(self) -> None:
+        """Begin a new process with the same state directory, if none runs."""
+        self.host.start()
+
+    def stop(self) -> None:
+        """SIGTERM: it says that it goes away, and is expected back."""
+        self.host.stop()
+
+    def _begin(self) -> FrameworkActor:
+        framework = self._make()
+        self._framework = framework
+        _record(framework, self.statuses)
+        self._driver = FrameworkActor(framework, [MASTER])
+        return self._driver
+
+    def _down(self, kind: str) -> None:
+        self.host.retired = kind == "exit"
+
+
+class SimCluster:
+    """Made by `cluster`."""
+
+    def __init__(
+        self,
+        world: World,
+        master_settings: MasterSettings,
+        make_allocator: Callable[[], Allocator],
+        runs: Runs,
+    ) -> None:
+        self.world = world
+        self.runs = runs
+        self.agents: list[SimAgent] = []
+        self.frameworks: list[SimFramework] = []
+        #: executor id -> how to make its executor
+        self.executors: dict[str, Callable[[], Executor]] = {}
+        #: container -> the host of its executor's process, also after its end
+        self.executor_hosts: dict[ContainerId, Host] = {}
+        #: (framework, task) of every call of an executor's `on_launch`, in order
+        self.launched: list[tuple[FrameworkId, TaskId]] = []
+        self.invariants: list[ClusterInvariant] = []
+        self.master = world.add_host("master", node=MASTER_NODE)
+        """The host of master and registry: crash and start it here."""
+        self.master.spawn("master", lambda: Master(master_settings, make_allocator()))
+        self.master.spawn("registry", lambda: RegistryActor(), durable=True).start()
+
+    # -- set-up -----------------------------------------------------------------------------------------------------
+
+    def add_agent(
+        self,
+        resources: str | Resources = "cpus:4;mem:1024",
+        attributes: Mapping[str, str] | None = None,
+        settings: Mapping[str, Any] | None = None,
+        runs: Runs | None = None,
+    ) -> SimAgent:
+        """One more machine, running. `settings` are fields of AgentSettings; `runs` says how its commands behave."""
+        number = len(self.agents)
+        total = resources if isinstance(resources, Resources) else Resources.parse(resources)
+        fields: dict[str, Any] = {"attributes": Attributes.parse(_attributes(attributes)), **(settings or {})}
+        own = AgentSettings(hostname=f"host{number}", masters=(MASTER,), resources=total, **fields)
+        agent = SimAgent(self, f"agent{number}", f"tcp://10.0.1.{number}:5051", own, runs or self.runs)
+        self.agents.append(agent)
+        agent.start()
+        return agent
+
+    def add_framework(
+        self, framework: Framework | Callable[[], Framework], *, name: str = "", principal: str = "", start: bool = True
+    ) -> SimFramework:
+        """Run a framework in a process of its own: its class, a function that makes one, or, if that process is never
+        to be started again, an object. `name` is its host's (by default `framework0`, `framework1`, ...)."""
+        name = name or f"framework{len(self.frameworks)}"
+        make = _only_once(framework, name) if isinstance(framework, Framework) else framework
+        added = SimFramework(self, make, name, principal or name)
+        self.frameworks.append(added)
+        if start:
+            added.start()
+        return added
+
+    def add_executor(self, executor_id: str, make: Callable[[], Executor]) -> None:
+        """Whenever an executor of this id is launched, its process runs an object that `make` makes."""
+        self.executors[executor_id] = make
+
+    # -- time -------------------------------------------------------------------------------------------------------
+
+    def run(self, seconds: float) -> None:
+        """Let so much virtual time pass."""
+        self.world.run(round(seconds * SECOND_US))
+
+    def until(self, reached: Callable[[], bool], within_s: float = 60) -> None:
+        """Run until `reached()` is true after some event. Raises NotReached, with the end of the trace, if it is not
+        within this virtual time."""
+        self.world.until(reached, round(within_s * SECOND_US))
+
+    def calm(self) -> None:
+        """From now on nothing goes wrong, and whatever is down begins again, except frameworks that have ended."""
+        self.world.calm()
+
+    def settle(self, within_s: float = 1_200) -> None:
+        """Calm down, wait until nothing runs or waits any more, and check. Raises NotReached when that takes longer.
+
+        The bound covers the slowest remedies: the quarter of an hour after which frameworks ask about all tasks, and
+        the ten minutes that a lost agent has to come back.
+        """
+        self.calm()
+        self.until(self.is_idle, within_s)
+        self.check()
+
+    @property
+    def now_s(self) -> float:
+        """Virtual seconds since the begin."""
+        return self.world.elapsed_us / SECOND_US
+
+    # -- state ------------------------------------------------------------------------------------------------------
+
+    @property
+    def leader(self) -> Master:
+        """The living master. Raises LookupError while its host is down."""
+        found = self.master.actor("master")
+        assert isinstance(found, Master)
+        return found
+
+    def live_tasks(self) -> Iterator[tuple[str, str]]:
+        """(who says so, task) of every task that anybody believes to go on: master, agents, frameworks."""
+        if self.master.up:
+            for framework in self.leader.roster.frameworks.values():
+                yield from (("master", task.task_id) for task in framework.tasks.values())
+        for agent in self.agents:
+            if agent.up:
+                yield from ((agent.name, run.task.task_id) for run in agent.actor.workload.runs())
+            yield from ((f"{agent.name}'s launcher", container) for container in agent.running())
+        for mine in self.frameworks:
+            if not mine.ended and mine.up:
+                yield from ((mine.name, task_id) for task_id in mine.driver.tasks)
+
+    def in_use(self) -> Resources:
+        """What the master counts as used by tasks and executors, on all agents."""
+        empty = Resources()
+        return sum((self.leader.roster.in_use(agent) for agent in self.leader.roster.agents.values()), empty)
+
+    def is_idle(self) -> bool:
+        """Whether no task and no executor is left anywhere, everything is free, and all agents take part."""
+        if not self.master.up or not self.leader.leading or next(self.live_tasks(), None) is not None:
+            return False
+        taking_part = sum(agent.connected for agent in self.leader.roster.agents.values())
+        return taking_part == sum(agent.up for agent in self.agents) and not self.in_use()
+
+    def check(self) -> None:
+        """Look at everything once: all invariants, all tables of the master. Raises InvariantViolation."""
+        if self.world.violation is None:
+            for invariant in self.invariants:
+                invariant.finish()
+
+
+class _PlannedFates(Mapping[int, Fate]):
+    """Asks the plan for the fate of each launch on a machine: the words of `("isolation", host, n)`."""
+
+    def __init__(self, plan: Plan, host: str) -> None:
+        self._plan = plan
+        self._host = host
+
+    def get(self, number: int, default: Any = None) -> Any:
+        """The fate of the next launch, whatever its number."""
+        word = self._plan.word(ISOLATION, self._host)
+        return Fate(word) if word else default
+
+    def __getitem__(self, number: int) -> Fate:
+        raise KeyError(number)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+
+def _record(framework: Framework, statuses: list[Status]) -> None:
+    """Have every status noted on its way to `on_update`."""
+    told = framework.on_update
+
+    def on_update(status: Status) -> None:
+        statuses.append(status)
+        told(status)
+
+    framework.on_update = on_update  # type: ignore[method-assign]
+
+
+def _record_launches(executor: Executor, framework_id: FrameworkId, launched: list[tuple[FrameworkId, TaskId]]) -> None:
+    launch = executor.on_launch
+
+    def on_launch(task: Task) -> None:
+        launched.append((framework_id, task.task_id))
+        launch(task)
+
+    executor.on_launch = on_launch  # type: ignore[method-assign]
+
+
+def _only_once(framework: Framework, name: str) -> Callable[[], Framework]:
+    left = [framework]
+
+    def make() -> Framework:
+        if not left:
+            raise ConfigError(
+                f"{name}: a framework object serves one process; give its class, or a function that makes one, to let "
+                "it be started again"
+            )
+        return left.pop()
+
+    return make
+
+
+def _attributes(attributes: Mapping[str, str] | None) -> str:
+    return ";".join(f"{name}:{value}" for name, value in (attributes or {}).items())
+
+
+def cluster(
+    agents: int = 3,
+    seed: int = 0,
+    plan: Plan | None = None,
+    resources: str | Resources = "cpus:4;mem:1024",
+    *,
+    attributes: Mapping[str, str] | None = None,
+    master: Mapping[str, Any] | None = None,
+    agent: Mapping[str, Any] | None = None,
+    allocator: Callable[[], Allocator] = DrfAllocator,
+    runs: Runs = run_of,
+    settings: WorldSettings | None = None,
+    invariants: bool = True,
+    tolerate_failures: bool = False,
+) -> SimCluster:
+    """One master and `agents` agents of `resources`, running at virtual time 0.
+
+    `plan`: what goes wrong, by default nothing. `master` and `agent`: fields of MasterSettings and AgentSettings.
+    `runs`: how commands behave. `invariants`: watch what must always hold (invariants.py). `tolerate_failures`: restart
+    an actor that raises, as in production, instead of stopping the run.
+    """
+    world = World(plan, seed=seed, settings=settings, tolerate_failures=tolerate_failures)
+    sim = SimCluster(world, MasterSettings(**(master or {})), allocator, runs)
+    for _ in range(agents):
+        sim.add_agent(resources, attributes, agent)
+    if invariants:
+        sim.invariants = [kind(sim) for kind in STANDARD]
+        world.invariants.append(Watch(sim.invariants))
+    return sim

@@ -184,8 +184,8 @@ class Competition:
         """So much of `agent`, or all of it (None), came back or was accepted: if it was in an offer, it is no more."""
         if client.wanted is not None:
             client.wanted.uncover(agent)
-        if self.hoarding.is_set:
-            state = self.frameworks[client.framework_id]
+        state = self.frameworks.get(client.framework_id)
+        if self.hoarding.is_set and state is not None:  # else it went with an answer in another role just before
             self.hoarding.answer(state, client, agent, vector)
             if state.held_back:
                 state.held_back = False

@@ -286,3 +286,15 @@ def test_one_role_fills_up_while_another_has_declined_everything() -> None:
 
     assert [offer.role for offer in run(allocator)] == [OPS, OPS]
     assert run(allocator, 2_000_000) == []
+
+
+def test_an_agent_goes_on_which_a_removed_framework_holds_offers_in_two_roles() -> None:
+    allocator = cluster("cpus:1;cpus(ops):1", "cpus:8", bound_permille=200)
+    allocator.set_agent_active(A2, False)
+    allocator.update_framework(F1, (ENG, OPS), ())
+    assert [offer.role for offer in run(allocator)] == [ENG, OPS]
+    allocator.remove_framework(F1)
+    allocator.remove_agent(A1)
+
+    assert allocator.shares() == []
+    assert run(allocator) == []

@@ -44,8 +44,9 @@ class Authenticator:
         self._max_executors = max_executors
         self._counters = counters
         self._report = report
-        #: Public key -> container.
+        #: Public key -> container, and the other way round.
         self._executors: dict[bytes, ContainerId] = {}
+        self._public_keys: dict[ContainerId, bytes] = {}
         #: Public key -> client, as the directory was at `_authorized_stamp`.
         self._authorized: dict[bytes, Principal] = {}
         self._authorized_stamp = 0
@@ -71,11 +72,15 @@ class Authenticator:
         if keys.public not in self._executors and len(self._executors) >= self._max_executors:
             raise SecurityError(f"{len(self._executors)} executors hold a key already (max_executor_keys)")
         self._executors[keys.public] = container_id
+        self._public_keys[container_id] = keys.public
         return keys
 
-    def revoke_executor(self, container_id: ContainerId) -> None:
-        """Refuse the executor of `container_id` from now on."""
-        self._executors.pop(executor_keys(self._keys, container_id).public, None)
+    def revoke_executor(self, container_id: ContainerId) -> bool:
+        """Refuse the executor of `container_id` from now on. False: it had no key."""
+        public = self._public_keys.pop(container_id, None)
+        if public is not None:
+            del self._executors[public]
+        return public is not None
 
     def principal_of(self, public_key: bytes) -> Principal | None:
         """Whose key (Z85) this is; None when nobody's."""

@@ -154,9 +154,8 @@ class ZmqTransport(ReceivingHalf):
 
     def revoke_executor(self, container_id: ContainerId) -> None:
         """Refuse that executor from now on, and end its links."""
-        if self._authenticator is None:
+        if self._authenticator is None or not self._authenticator.revoke_executor(container_id):
             return
-        self._authenticator.revoke_executor(container_id)
         for connection in self._connections.of(Principal(f"executor:{container_id}")):
             self._refuse(connection, "revoked")
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from mesos_actor.actors.actor import Context, handles
 from mesos_actor.actors.core import validation
+from mesos_actor.actors.core.entries import AgentEntry, ExecutorEntry, FrameworkEntry, TaskEntry
 from mesos_actor.actors.core.reconcile import explicit, known
-from mesos_actor.actors.core.roster import MAX_KILLS, AgentEntry, ExecutorEntry, FrameworkEntry, TaskEntry
+from mesos_actor.actors.core.roster import MAX_KILLS
 from mesos_actor.actors.ids import Address, AgentId, ExecutorId, FrameworkId, Node, Role, TaskId
 from mesos_actor.actors.master_frameworks import may_act_for
 from mesos_actor.actors.master_leading import REGISTRY, on_timer_named
@@ -243,12 +244,13 @@ class Master(MasterOperators):
                 self._silence(ctx, agent, message)
                 return
             latest = _STATES.get(message.latest_state, status.state)
-            if self.roster.observe(task, status, latest, ctx.now_us):
+            freed, is_next = self.roster.observe(task, status, latest, ctx.now_us)
+            if freed:
                 self.want_allocation(ctx)
-            if framework.connected and task.forwarded not in TERMINAL:
+            if is_next and framework.connected and task.forwarded not in TERMINAL:
                 task.forwarded = status.state
         if framework.connected:
-            ctx.send(framework.address, Update(message.framework_id, status, agent_address=agent.address))
+            ctx.send(framework.address, Update(message.framework_id, status, agent_address=agent.info.address))
 
     def _silence(self, ctx: Context, agent: AgentEntry, message: Update) -> None:
         """News of an old task whose id was used again elsewhere: nobody wants it, so the agent may forget it."""
@@ -362,7 +364,7 @@ class Master(MasterOperators):
                 if task is not None and task.forwarded not in TERMINAL:
                     task.forwarded = status.state
             agent = self.roster.agents.get(status.agent_id)
-            where = agent.address if agent is not None else Address("")
+            where = agent.info.address if agent is not None else Address("")
             ctx.send(framework.address, Update(framework.framework_id, status, agent_address=where))
         self.want_answers(ctx)
 
@@ -387,6 +389,7 @@ class Master(MasterOperators):
         agent = self.agent_of(ctx, sender, "ExecutorLost")
         if agent is None:
             return
-        if self.roster.forget_executor(agent, message.framework_id, message.executor_id) is not None:
+        if not self.roster.is_wanted(agent, message.framework_id, message.executor_id):
+            self.roster.forget_executor(agent, message.framework_id, message.executor_id)
             self.want_allocation(ctx)
         self.tell(ctx, message.framework_id, message)

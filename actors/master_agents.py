@@ -9,11 +9,11 @@ from collections.abc import Iterable
 
 from mesos_actor.actors.actor import Context, handles
 from mesos_actor.actors.core import validation
+from mesos_actor.actors.core.entries import AgentEntry, TaskEntry
 from mesos_actor.actors.core.liveness import SLICES
 from mesos_actor.actors.core.pending import Operation, Request
 from mesos_actor.actors.core.reconcile import status_of
 from mesos_actor.actors.core.rejoin import Rejoined, rejoin
-from mesos_actor.actors.core.roster import AgentEntry, TaskEntry
 from mesos_actor.actors.ids import Address, AgentId, FrameworkId, Node, OfferId, actor_of
 from mesos_actor.actors.master_leading import (
     TRUSTED,

@@ -11,8 +11,8 @@ from msgspec.structs import replace
 
 from mesos_actor.actors.actor import SECOND_US, Context, handles
 from mesos_actor.actors.core import validation
+from mesos_actor.actors.core.entries import FrameworkEntry
 from mesos_actor.actors.core.pending import Operation, Request
-from mesos_actor.actors.core.roster import FrameworkEntry
 from mesos_actor.actors.ids import Address, FrameworkId, Node, Principal
 from mesos_actor.actors.master_agents import MasterAgents
 from mesos_actor.actors.master_leading import TRUSTED, after_commit, after_refusal, on_timer_named, request_of

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from mesos_actor.actors.actor import Context, handles
 from mesos_actor.actors.core import validation
 from mesos_actor.actors.core.allocation import Allocation
-from mesos_actor.actors.core.roster import FrameworkEntry
+from mesos_actor.actors.core.entries import FrameworkEntry
 from mesos_actor.actors.ids import Address, FrameworkId, OfferId
 from mesos_actor.actors.master_frameworks import MasterFrameworks
 from mesos_actor.actors.master_leading import on_timer_named

@@ -377,9 +377,10 @@ def test_an_executor_is_counted_once_and_offered_as_running() -> None:
 
     [offer] = world.offers()
     assert (offer.resources, offer.executor_ids) == (FOUR - ONE - ONE - HALF, ("e",))
+    for task_id in ("t1", "t2"):
+        world.update(framework, agent_id, TaskState.FAILED, task_id)
     world.deliver(A, ExecutorLost(agent_id, ExecutorId("e"), 1, framework_id=framework))
-    [more] = world.offers()
-    assert more.resources == HALF
+    assert [more.resources for more in world.offers()] == [ONE, ONE, HALF]
 
 
 def test_another_executor_under_the_same_id_is_an_error() -> None:
@@ -407,6 +408,47 @@ def test_messages_pass_between_framework_and_executor() -> None:
 
     assert there == world.one(A, ToExecutor)
     assert back == world.one(F, FromExecutor)
+
+
+def test_an_executor_that_is_needed_again_stays_counted() -> None:
+    world = World()
+    agent_id = world.agent()
+    framework = world.framework()
+    world.launch(framework, world.offers(), task("t1", executor=executor()))
+    world.launch(framework, world.offers(), task("t2", executor=executor()))
+    world.update(framework, agent_id, TaskState.FAILED, "t1")
+
+    world.deliver(A, ExecutorLost(agent_id, ExecutorId("e"), 1, framework_id=framework))
+
+    assert world.master.roster.in_use(world.master.roster.agents[agent_id]) == ONE + HALF
+    assert len(world.take(F, ExecutorLost)) == 1
+
+
+def test_an_executor_that_was_never_started_is_not_counted() -> None:
+    world = World()
+    agent_id = world.agent()
+    framework = world.framework()
+    world.launch(framework, world.offers(), task("t1", executor=executor()), task("t2", executor=executor()))
+
+    world.update(framework, agent_id, TaskState.DROPPED, "t1")
+    assert world.master.roster.in_use(world.master.roster.agents[agent_id]) == ONE + HALF
+    world.update(framework, agent_id, TaskState.DROPPED, "t2")
+
+    assert world.master.roster.agents[agent_id].used == {}
+
+
+def test_an_executor_that_ran_is_counted_although_a_later_task_was_dropped() -> None:
+    world = World()
+    agent_id = world.agent()
+    framework = world.framework()
+    world.launch(framework, world.offers(), task("t1", executor=executor()))
+    world.update(framework, agent_id, TaskState.FINISHED, "t1")
+    world.acknowledge(framework, agent_id, "t1")
+    world.launch(framework, world.offers()[:1], task("t2", executor=executor()))
+
+    world.update(framework, agent_id, TaskState.DROPPED, "t2")
+
+    assert world.master.roster.in_use(world.master.roster.agents[agent_id]) == HALF
 
 
 # -- updates
@@ -487,6 +529,19 @@ def test_acknowledging_a_later_update_acknowledges_the_earlier_ones() -> None:
     world.acknowledge(framework, agent_id, number=1)
 
     assert world.master.roster.frameworks[framework].tasks == {}
+
+
+def test_an_update_whose_forerunner_was_lost_is_not_taken_for_told() -> None:
+    world = World()
+    framework, agent_id = world.run()
+
+    world.update(framework, agent_id, TaskState.FINISHED, number=1, after=0)
+
+    entry = world.master.roster.frameworks[framework].tasks[TaskId("t")]
+    assert (entry.state, entry.forwarded, entry.waiting) == (TaskState.FINISHED, TaskState.STAGING, [])
+    world.update(framework, agent_id, TaskState.RUNNING, number=0)
+    world.update(framework, agent_id, TaskState.FINISHED, number=1, after=0)
+    assert (entry.forwarded, len(entry.waiting)) == (TaskState.FINISHED, 2)
 
 
 def test_a_repeated_update_is_passed_on_but_noted_once() -> None:

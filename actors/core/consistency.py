@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from mesos_actor.actors.core.entries import AgentEntry, FrameworkEntry
 from mesos_actor.actors.core.offers import Offers
-from mesos_actor.actors.core.roster import AgentEntry, FrameworkEntry, Roster
+from mesos_actor.actors.core.roster import Roster
 from mesos_actor.actors.ids import FrameworkId, Role, node_of
 from mesos_actor.actors.resources import Resources, total
 from mesos_actor.actors.task import TERMINAL, TaskState

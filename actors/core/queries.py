@@ -14,8 +14,9 @@ from typing import Any
 import msgspec
 
 from mesos_actor.actors.core.allocation import Allocator
+from mesos_actor.actors.core.entries import AgentEntry, FrameworkEntry, TaskEntry
 from mesos_actor.actors.core.offers import Offers
-from mesos_actor.actors.core.roster import AgentEntry, FrameworkEntry, Roster, TaskEntry
+from mesos_actor.actors.core.roster import Roster
 from mesos_actor.actors.ids import Address, ClusterId, MasterId, Term
 from mesos_actor.actors.messages.clients import MAX_PAGE, Query, QueryResult
 from mesos_actor.actors.messages.registry import AgentRecord, FrameworkRecord

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
-from mesos_actor.actors.core.roster import FrameworkEntry, Roster, TaskEntry
+from mesos_actor.actors.core.entries import FrameworkEntry, TaskEntry
+from mesos_actor.actors.core.roster import Roster
 from mesos_actor.actors.ids import AgentId, FrameworkId, TaskId, UpdateId
 from mesos_actor.actors.messages.values import Status
 from mesos_actor.actors.task import Reason, Source, TaskState

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mesos_actor.actors.core.roster import AgentEntry, ExecutorEntry, FrameworkEntry, Roster, TaskEntry
+from mesos_actor.actors.core.entries import AgentEntry, ExecutorEntry, FrameworkEntry, TaskEntry
+from mesos_actor.actors.core.roster import Roster
 from mesos_actor.actors.ids import ExecutorId, FrameworkId, Role, TaskId
 from mesos_actor.actors.messages.values import ExecutorReport, TaskReport
 from mesos_actor.actors.resources import Resources, total
@@ -104,10 +105,10 @@ def _take_executor(
 ) -> None:
     known = agent.executors.get(report.framework_id, {}).get(report.executor.executor_id)
     if known is not None:
-        known.container_id = report.container_id
+        known.container_id, known.seen = report.container_id, True
         return
     entry = ExecutorEntry(report.executor, report.role, report.container_id)
-    entry.held = True
+    entry.held = entry.seen = True
     roster.enter_executor(agent, report.framework_id, entry)
     held.setdefault((report.framework_id, report.role), []).append(report.executor.resources)
 

@@ -12,185 +12,37 @@ from collections.abc import Iterable
 from typing import TypeVar
 
 from mesos_actor.actors.core.allocation import Allocator
+from mesos_actor.actors.core.entries import AgentEntry, ExecutorEntry, FrameworkEntry, TaskEntry
 from mesos_actor.actors.core.settings import MasterSettings
 from mesos_actor.actors.ids import (
     Address,
     AgentId,
-    ContainerId,
     ExecutorId,
     FrameworkId,
     Node,
     Role,
-    TaskId,
     UpdateId,
     node_of,
 )
 from mesos_actor.actors.messages.registry import AgentRecord, FrameworkRecord
-from mesos_actor.actors.messages.values import AgentInfo, ExecutorInfo, FrameworkInfo, Status
+from mesos_actor.actors.messages.values import Status
 from mesos_actor.actors.resources import Resources, total
 from mesos_actor.actors.task import TERMINAL, TRANSITIONS, TaskState
 
-MAX_HISTORY = 20
-"""Changes remembered for a task: the first and the newest ones."""
-MAX_REFUSALS = 100
-"""Refused launches remembered for a framework; the oldest is forgotten."""
+__all__ = ["AgentEntry", "ExecutorEntry", "FrameworkEntry", "Roster", "TaskEntry"]
+
 MAX_WAITING = 32
 """Unacknowledged updates kept for a task, to tell a framework that comes back at once; the agent repeats the others."""
 MAX_TEXT = 500
 """Characters of a message kept in histories."""
 MAX_KILLS = 10_000
 """Kills remembered for a silent agent's tasks that are not known yet; more are not kept: the framework repeats them."""
+MAX_KILLS = 10_000
+"""Kills remembered for a silent agent's tasks that are not known yet; more are not kept: the framework repeats them."""
 
 Key = tuple[FrameworkId, AgentId, Role]
 K = TypeVar("K")
 V = TypeVar("V")
-
-
-class TaskEntry:
-    """A task as the master knows it. It changes by `Roster` only."""
-
-    __slots__ = (
-        "agent_id",
-        "container_id",
-        "executor_id",
-        "forwarded",
-        "framework_id",
-        "held",
-        "history",
-        "labels",
-        "name",
-        "number",
-        "resources",
-        "role",
-        "state",
-        "task_id",
-        "waiting",
-    )
-
-    def __init__(
-        self,
-        number: int,
-        framework_id: FrameworkId,
-        task_id: TaskId,
-        agent_id: AgentId,
-        role: Role,
-        resources: Resources,
-        executor_id: ExecutorId,
-        name: str,
-        labels: dict[str, str],
-        now_us: int,
-        state: TaskState = TaskState.STAGING,
-    ) -> None:
-        self.number = number
-        self.framework_id = framework_id
-        self.task_id = task_id
-        self.agent_id = agent_id
-        self.role = role
-        self.resources = resources
-        self.executor_id = executor_id
-        self.container_id = ContainerId("")
-        self.name = name
-        self.labels = labels
-        #: the newest state known
-        self.state = state
-        #: the state the framework was last told
-        self.forwarded = state
-        #: reliable updates that the framework has not acknowledged yet, oldest first
-        self.waiting: list[Status] = []
-        #: whether its resources are counted in its agent's `used`
-        self.held = False
-        #: (when, state, reason, message), oldest first
-        self.history: list[tuple[int, str, str, str]] = [(now_us, state, "", "")]
-
-    def note(self, now_us: int, state: TaskState, reason: str, message: str) -> None:
-        """Remember a change."""
-        if len(self.history) >= MAX_HISTORY:
-            del self.history[MAX_HISTORY // 2]
-        self.history.append((now_us, state, reason, message[:MAX_TEXT] if message else message))
-
-
-class ExecutorEntry:
-    """A custom executor that runs, or is about to, on one agent."""
-
-    __slots__ = ("container_id", "held", "info", "role")
-
-    def __init__(self, info: ExecutorInfo, role: Role, container_id: ContainerId = ContainerId("")) -> None:  # noqa: B008
-        self.info = info
-        self.role = role
-        self.container_id = container_id
-        self.held = False
-
-
-class AgentEntry:
-    """An admitted agent. `registered`: it has said what it runs since we lead. `connected`: it can be reached."""
-
-    __slots__ = (
-        "address",
-        "agent_id",
-        "challenge",
-        "connected",
-        "executors",
-        "info",
-        "kills",
-        "number",
-        "registered",
-        "registration",
-        "tasks",
-        "used",
-    )
-
-    def __init__(self, number: int, record: AgentRecord) -> None:
-        self.number = number
-        self.agent_id = record.agent_id
-        self.info: AgentInfo = record.info
-        self.registration = record.registration
-        self.address = Address("")
-        self.registered = False
-        self.connected = False
-        self.tasks: dict[TaskEntry, None] = {}
-        self.executors: dict[FrameworkId, dict[ExecutorId, ExecutorEntry]] = {}
-        #: (framework, role) -> what its tasks and executors hold here
-        self.used: dict[tuple[FrameworkId, Role], Resources] = {}
-        #: (framework, task) -> grace: kills to repeat when it registers again
-        self.kills: dict[tuple[FrameworkId, TaskId], int] = {}
-        #: somebody else came with our registration: (who, since, whether we have answered a ping since)
-        self.challenge: tuple[Address, int, bool] | None = None
-
-
-class FrameworkEntry:
-    """A framework that takes part, connected or not."""
-
-    __slots__ = (
-        "address",
-        "completed",
-        "connected",
-        "deadline_us",
-        "framework_id",
-        "info",
-        "number",
-        "recorded_deadline_us",
-        "refusals",
-        "suppressed",
-        "tasks",
-        "unreachable",
-    )
-
-    def __init__(self, number: int, record: FrameworkRecord, max_completed: int) -> None:
-        self.number = number
-        self.framework_id = record.framework_id
-        self.info: FrameworkInfo = record.info
-        self.address = Address("")
-        self.connected = False
-        #: removed when the clock passes this and it is not connected
-        self.deadline_us = record.deadline_us
-        #: what the registry says
-        self.recorded_deadline_us = record.deadline_us
-        self.suppressed: tuple[Role, ...] = ()
-        self.tasks: dict[TaskId, TaskEntry] = {}
-        self.unreachable: dict[TaskId, TaskEntry] = {}
-        self.completed: deque[TaskEntry] = deque(maxlen=max_completed)
-        #: (when, agent, task, text) of launches that were refused
-        self.refusals: deque[tuple[int, AgentId, TaskId, str]] = deque(maxlen=MAX_REFUSALS)
 
 
 class Roster:
@@ -356,26 +208,52 @@ class Roster:
             return True
         return False
 
-    def observe(self, task: TaskEntry, status: Status, latest: TaskState, now_us: int) -> bool:
-        """Take note of an update by the task's agent, whose newest state is `latest`. True when that freed resources.
-        The first terminal state stays."""
-        update_id = status.update_id
-        for waiting in task.waiting:
-            if waiting.update_id == update_id:
-                break
-        else:
-            if update_id and len(task.waiting) < MAX_WAITING:
-                task.waiting.append(status)
-            task.note(now_us, status.state, status.reason, status.message)
+    def observe(self, task: TaskEntry, status: Status, latest: TaskState, now_us: int) -> tuple[bool, bool]:
+        """Take note of an update by the task's agent, whose newest state is `latest`. The first terminal state stays.
+
+        Returns (whether that freed resources, whether no update is missing before this one).
+        """
+        is_next = self._keep_waiting(task, status, now_us)
+        if task.executor_id and latest is not TaskState.DROPPED:
+            self._saw_executor(task)
         if status.container_id:
             task.container_id = status.container_id
         if latest is task.state or latest not in TRANSITIONS[task.state]:
-            return False
+            return False, is_next
         task.state = latest
-        if latest in TERMINAL and task.held:
-            self.release(task.agent_id, task, task.framework_id)
-            return True
-        return False
+        if latest not in TERMINAL or not task.held:
+            return False, is_next
+        self.release(task.agent_id, task, task.framework_id)
+        if task.executor_id and latest is TaskState.DROPPED:
+            self._settle_executor(task)
+        return True, is_next
+
+    def _keep_waiting(self, task: TaskEntry, status: Status, now_us: int) -> bool:
+        """Remember an update until it is acknowledged. False when the one before it was lost: both come again."""
+        waiting, update_id, after = task.waiting, status.update_id, status.after_update_id
+        is_next = not after or after == task.acknowledged
+        for known in waiting:
+            if known.update_id == update_id:
+                return True
+            is_next = is_next or known.update_id == after
+        task.note(now_us, status.state, status.reason, status.message)
+        if update_id and is_next and len(waiting) < MAX_WAITING:
+            waiting.append(status)
+        return is_next
+
+    def _saw_executor(self, task: TaskEntry) -> None:
+        executor = self.agents[task.agent_id].executors.get(task.framework_id, {}).get(task.executor_id)
+        if executor is not None:
+            executor.seen = True
+
+    def _settle_executor(self, task: TaskEntry) -> None:
+        """A task was dropped before it ran: an executor that was to be started for it alone never was."""
+        agent = self.agents[task.agent_id]
+        executor = agent.executors.get(task.framework_id, {}).get(task.executor_id)
+        if executor is not None and not executor.seen:
+            mine = [t for t in agent.tasks if t.executor_id == task.executor_id and t.framework_id == task.framework_id]
+            if all(t.state is TaskState.DROPPED for t in mine):
+                self.forget_executor(agent, task.framework_id, task.executor_id)
 
     def acknowledge(self, task: TaskEntry, update_id: UpdateId) -> None:
         """The framework has this update and all before it. With its end acknowledged a task is forgotten."""
@@ -383,6 +261,7 @@ class Roster:
         for at, status in enumerate(waiting):
             if status.update_id == update_id:
                 del waiting[: at + 1]
+                task.acknowledged = update_id
                 if status.state in TERMINAL:
                     self.forget_task(task)
                 return
@@ -411,6 +290,14 @@ class Roster:
 
     def enter_executor(self, agent: AgentEntry, framework: FrameworkId, executor: ExecutorEntry) -> None:
         agent.executors.setdefault(framework, {})[executor.info.executor_id] = executor
+
+    def is_wanted(self, agent: AgentEntry, framework: FrameworkId, executor: ExecutorId) -> bool:
+        """Whether an executor that ended is started again: its agent ended all its tasks before it said so, and tasks
+        that are left were launched meanwhile."""
+        return any(
+            task.executor_id == executor and task.framework_id == framework and task.state not in TERMINAL
+            for task in agent.tasks
+        )
 
     def forget_executor(self, agent: AgentEntry, framework: FrameworkId, executor: ExecutorId) -> ExecutorEntry | None:
         """It has ended; what it held is free."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from mesos_actor.actors.core import reconcile
+from mesos_actor.actors.core.entries import MAX_HISTORY, FrameworkEntry, TaskEntry
 from mesos_actor.actors.core.liveness import Liveness
 from mesos_actor.actors.core.pending import MAX_REQUESTS, Pending, Request
 from mesos_actor.actors.core.reconcile import Backlog
-from mesos_actor.actors.core.roster import MAX_HISTORY, FrameworkEntry, TaskEntry
 from mesos_actor.actors.ids import Address, AgentId, ExecutorId, Node, OperationId, Principal, Role, TaskId
 from mesos_actor.actors.messages.clients import WhoLeads
 from mesos_actor.actors.messages.registry import CollectRecords

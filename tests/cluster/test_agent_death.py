@@ -132,3 +132,18 @@ def test_a_finished_agents_launcher_ends_by_itself(cluster: Cluster) -> None:
     assert cluster.agent.ended(10).status == 0
 
     until(lambda: not is_alive(launcher), "nothing runs, so the launcher ends", 5)
+
+
+def test_nothing_runs_twice_when_the_agent_is_killed_in_the_middle_of_a_large_run(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    instances = 400
+    line = f"echo $MESOS_ACTOR_INDEX >> {tmp_path}/ran"
+    run = cluster.spawn("run", "--cpus", "0.05", "--mem", "1", "--instances", str(instances), "--shell", "--", line)
+    until(lambda: (tmp_path / "ran").exists() and (tmp_path / "ran").stat().st_size > 200, "some have run")
+    cluster.agent.kill()
+    cluster.start_agent()
+    ended = run.ended(60)
+
+    assert ended.status == 0, ended
+    assert sorted(int(n) for n in (tmp_path / "ran").read_text().split()) == list(range(instances))

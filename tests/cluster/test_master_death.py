@@ -86,3 +86,18 @@ def test_a_master_ends_at_once_when_asked_and_tasks_run_on(cluster: Cluster, tmp
     (tmp_path / "go").touch()
     until(lambda: cluster.framework(framework_id), "the framework is known")
     assert cluster.cli("wait", framework_id).status == 0
+
+
+def test_nothing_is_lost_when_the_master_is_killed_in_the_middle_of_a_large_run(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    instances = 400
+    line = f"echo $MESOS_ACTOR_INDEX >> {tmp_path}/ran"
+    run = cluster.spawn("run", "--cpus", "0.05", "--mem", "1", "--instances", str(instances), "--shell", "--", line)
+    until(lambda: (tmp_path / "ran").exists() and (tmp_path / "ran").stat().st_size > 200, "some have run")
+    cluster.master.kill()
+    restart_master(cluster)
+    ended = run.ended(60)
+
+    assert ended.status == 0, ended
+    assert sorted(int(n) for n in (tmp_path / "ran").read_text().split()) == list(range(instances))

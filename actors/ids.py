@@ -96,7 +96,7 @@ def id_error(text: str) -> str | None:
     if text in (".", ".."):
         return f"'{text}' is disallowed"
     if any(ord(c) < 32 or ord(c) == 127 or c in "/\\" or 0xD800 <= ord(c) <= 0xDFFF for c in text):
-        return f"'{text!r}' contains invalid characters"
+        return f"{text!r} contains invalid characters"
     return None
 
 

@@ -38,7 +38,7 @@ def read_spec(file: Path) -> Any:
         text = raw.decode()
         as_json = file.suffix == ".json" or text.lstrip().startswith("{")
         return json.loads(text) if as_json else tomllib.loads(text)
-    except (UnicodeDecodeError, ValueError) as error:
+    except (RecursionError, ValueError) as error:
         raise InvalidInput(f"{file}: cannot be read as TOML or JSON: {error}") from None
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mesos_actor.actors.cli.options import AsJson, Insecure, KeyDir, Masters, Timeout
+from mesos_actor.actors.cli.options import AsJson, Insecure, KeyDir, Masters, Timeout, whole
 from mesos_actor.actors.cli.output import Column, Row, fail, print_rows
 from mesos_actor.actors.errors import InvalidInput
 
@@ -82,7 +82,7 @@ def list_services(
 
 def scale(
     name: Annotated[str, typer.Argument(help="The service's name.")],
-    instances: Annotated[int, typer.Argument(help="How many copies.", min=0)],
+    instances: Annotated[int, typer.Argument(help="How many copies.", parser=whole(0))],
     masters: Masters = "",
     key_dir: KeyDir = "",
     insecure: Insecure = False,

@@ -2,9 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
+
+
+def seconds(least: float) -> Callable[[str], float]:
+    """Reads a number of seconds from the command line; an error names what was written."""
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = float("nan")
+        if not least <= value < float("inf"):
+            raise typer.BadParameter(f"{text!r} is not a number of seconds; write one of at least {least:g}")
+        return value
+
+    return read
+
+
+def whole(least: int, most: int = 1_000_000_000) -> Callable[[str], int]:
+    """Reads a whole number from the command line; an error names what was written."""
+
+    def read(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if not least <= value <= most:
+            raise typer.BadParameter(f"{text!r} is not a whole number from {least} to {most}")
+        return value
+
+    return read
+
 
 Masters = Annotated[
     str,
@@ -30,6 +62,8 @@ Insecure = Annotated[
 ]
 Timeout = Annotated[
     float,
-    typer.Option("--timeout", metavar="SECONDS", help="Give up when no master answers for so long.", min=0.1),
+    typer.Option(
+        "--timeout", metavar="SECONDS", help="Give up when no master answers for so long.", parser=seconds(0.1)
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of a table.")]

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mesos_actor.actors.cli.options import AsJson, Insecure, KeyDir, Masters, Timeout
+from mesos_actor.actors.cli.options import AsJson, Insecure, KeyDir, Masters, Timeout, seconds
 from mesos_actor.actors.cli.output import Column, Row, age, fail, print_object, print_rows
 
 
@@ -230,7 +230,9 @@ def _words(step: dict[str, Any]) -> tuple[str, str, str]:
 
 
 def top(
-    interval: Annotated[float, typer.Option(metavar="SECONDS", help="How often to look again.", min=0.2)] = 2.0,
+    interval: Annotated[
+        float, typer.Option(metavar="SECONDS", help="How often to look again.", parser=seconds(0.2))
+    ] = 2.0,
     once: Annotated[bool, typer.Option("--once", help="Print one picture and end; the default in a pipe.")] = False,
     masters: Masters = "",
     key_dir: KeyDir = "",

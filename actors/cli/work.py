@@ -11,8 +11,9 @@ from typing import Annotated, Any
 
 import typer
 
-from mesos_actor.actors.cli.options import Insecure, KeyDir, Masters, Timeout
+from mesos_actor.actors.cli.options import Insecure, KeyDir, Masters, Timeout, seconds, whole
 from mesos_actor.actors.cli.output import fail
+from mesos_actor.actors.errors import InvalidInput
 
 EXIT_SIGNAL = 128
 """Added to the number of the signal that ended a task, as shells do."""
@@ -28,19 +29,29 @@ def register(app: typer.Typer) -> None:
 
 
 def run(
-    command: Annotated[list[str], typer.Argument(metavar="-- CMD [ARG]…", help="What to run.")],
-    cpus: Annotated[str, typer.Option(help="Cores for each task.")] = "1",
-    mem: Annotated[str, typer.Option(help="Memory for each task, in MB or with a unit: 512MiB.")] = "128",
-    disk: Annotated[str, typer.Option(help="Disk for each task, in MB or with a unit.")] = "0",
-    ports: Annotated[int, typer.Option(help="Ports for each task; their numbers are in PORT0, PORT1, …")] = 0,
+    command: Annotated[list[str], typer.Argument(metavar="CMD", help="What to run, after --, with its arguments.")],
+    cpus: Annotated[str, typer.Option(metavar="NUMBER", help="Cores for each task.")] = "1",
+    mem: Annotated[
+        str, typer.Option(metavar="AMOUNT", help="Memory for each task, in MB or with a unit: 512MiB.")
+    ] = "128",
+    disk: Annotated[str, typer.Option(metavar="AMOUNT", help="Disk for each task, in MB or with a unit.")] = "0",
+    ports: Annotated[
+        int, typer.Option(help="Ports for each task; their numbers are in PORT0, PORT1, …", parser=whole(0, 100))
+    ] = 0,
     name: Annotated[str, typer.Option(help="What people see; by default the program's name.")] = "",
     env: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="A variable; may be repeated.")] = None,
-    uri: Annotated[list[str] | None, typer.Option(help="A file on the agent to copy into the sandbox.")] = None,
-    instances: Annotated[int, typer.Option(help="How many copies, told apart by MESOS_ACTOR_INDEX.")] = 1,
+    uri: Annotated[
+        list[str] | None, typer.Option(metavar="PATH", help="A file on the agent to copy into the sandbox.")
+    ] = None,
+    instances: Annotated[
+        int, typer.Option(help="How many copies, told apart by MESOS_ACTOR_INDEX.", parser=whole(1))
+    ] = 1,
     role: Annotated[str, typer.Option(help="The role to take offers in.")] = "*",
-    constraint: Annotated[list[str] | None, typer.Option(help="What an agent must meet: rack==r1.")] = None,
+    constraint: Annotated[
+        list[str] | None, typer.Option(metavar="RULE", help="What an agent must meet: rack==r1.")
+    ] = None,
     shell: Annotated[bool, typer.Option("--shell", help="CMD is one line for /bin/sh.")] = False,
-    time_limit: Annotated[str, typer.Option(help="End a task after so long: 30s, 10m.")] = "0",
+    time_limit: Annotated[str, typer.Option(metavar="TIME", help="End a task after so long: 30s, 10m.")] = "0",
     masters: Masters = "",
     key_dir: KeyDir = "",
     insecure: Insecure = False,
@@ -75,7 +86,11 @@ def run(
         "time_limit": time_limit,
         **({"shell": command[0]} if shell else {"command": command}),
     }
-    spec = batch_spec({"name": name or program, "role": role, "failover_timeout": 0, "task": [group]})
+    try:
+        spec = batch_spec({"name": name or program, "role": role, "failover_timeout": 0, "task": [group]})
+    except InvalidInput as error:
+        # There is one task and nobody gave it a name.
+        raise InvalidInput(str(error).replace(f"task[0] ({group['name']})", "run")) from None
     raise SystemExit(run_attended(spec, masters, key_dir, insecure, timeout))
 
 
@@ -125,7 +140,9 @@ def submit(
 
 def wait(
     ids: Annotated[list[str], typer.Argument(metavar="ID…", help="What submit printed; from any host.")],
-    for_s: Annotated[float, typer.Option("--for", metavar="SECONDS", help="At most so long; 0: for ever.")] = 0.0,
+    for_s: Annotated[
+        float, typer.Option("--for", metavar="SECONDS", help="At most so long; 0: for ever.", parser=seconds(0))
+    ] = 0.0,
     masters: Masters = "",
     key_dir: KeyDir = "",
     insecure: Insecure = False,
@@ -158,7 +175,10 @@ def wait(
 def kill(
     task: Annotated[str, typer.Argument(help="The task's id.")],
     framework: Annotated[str, typer.Option(help="Its framework, when two have a task of this id.")] = "",
-    grace: Annotated[float, typer.Option(metavar="SECONDS", help="From TERM to KILL; by default the task's own.")] = -1,
+    grace: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="From TERM to KILL; by default the task's own.", parser=seconds(0)),
+    ] = None,
     masters: Masters = "",
     key_dir: KeyDir = "",
     insecure: Insecure = False,
@@ -173,7 +193,7 @@ def kill(
         operation_id=new_id(),
         task_id=TaskId(task),
         framework_id=FrameworkId(framework),
-        grace_ms=-1 if grace < 0 else round(grace * 1000),
+        grace_ms=-1 if grace is None else round(grace * 1000),
     )
     order(masters, key_dir, insecure, timeout, message)
     print(f"killing {task}")
@@ -201,7 +221,9 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the task has ended.")] = False,
     stderr: Annotated[bool, typer.Option("--stderr", help="Standard error instead of standard output.")] = False,
     file: Annotated[str, typer.Option(help="Another file in the sandbox, as a relative path.")] = "",
-    tail: Annotated[int, typer.Option(metavar="BYTES", help="Begin so many bytes before the end.", min=0)] = 0,
+    tail: Annotated[
+        int, typer.Option(metavar="BYTES", help="Begin so many bytes before the end.", parser=whole(0))
+    ] = 0,
     framework: Annotated[str, typer.Option(help="The task's framework, when two have a task of this id.")] = "",
     masters: Masters = "",
     key_dir: KeyDir = "",

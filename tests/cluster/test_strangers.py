@@ -14,7 +14,8 @@ import zmq
 from mesos_actor.actors.ids import FrameworkId, Node, OperationId
 from mesos_actor.actors.messages.base import Message
 from mesos_actor.actors.messages.clients import Query
-from mesos_actor.actors.messages.scheduler import FrameworkInfo, Subscribe, Teardown
+from mesos_actor.actors.messages.scheduler import Subscribe, Teardown
+from mesos_actor.actors.messages.values import FrameworkInfo
 from mesos_actor.transport.codec import Batch
 from mesos_actor.transport.security import create_client_key, create_cluster_key, load_keys
 from tests.cluster.real_cluster import Cluster, until

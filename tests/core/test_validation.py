@@ -47,7 +47,7 @@ def executor(**fields: Any) -> ExecutorInfo:
     ("task", "text"),
     [
         (make(task_id=TaskId("")), "Task ID is invalid: ID must not be empty"),
-        (make(task_id=TaskId("a/b")), "Task ID is invalid: ''a/b'' contains invalid characters"),
+        (make(task_id=TaskId("a/b")), "Task ID is invalid: 'a/b' contains invalid characters"),
         (make(task_id=TaskId("..")), "Task ID is invalid: '..' is disallowed"),
         (make(task_id=TaskId("x" * 256)), "Task ID is invalid: ID must not be greater than 255 characters"),
         (make(task_id=TaskId("live")), "Task has duplicate ID: live"),

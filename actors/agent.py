@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from mesos_actor.actors.actor import Actor, Context, handles
-from mesos_actor.actors.agent_executors import REGISTRATION_TIMER, SHUTDOWN_TIMER, Executors
+from mesos_actor.actors.agent_executors import DOUBT_TIMER, REGISTRATION_TIMER, SHUTDOWN_TIMER, Executors
 from mesos_actor.actors.agent_questions import SANDBOX, Questions
 from mesos_actor.actors.agent_recovery import RECOVER_TIMER, Recovery
 from mesos_actor.actors.agent_registration import IDENTITY_KEY, PING_TIMER, REGISTER_TIMER, Registration
@@ -27,6 +27,7 @@ from mesos_actor.actors.messages.agents import (
     AcknowledgeUpdate,
     KillTask,
     Ping,
+    ReconcileTasks,
     RegisterAgent,
     Registered,
     RunTasks,
@@ -52,6 +53,10 @@ from mesos_actor.actors.messages.scheduler import FromExecutor, Refused, ToExecu
 from mesos_actor.actors.messages.values import AgentInfo
 
 GC_TIMER = "gc"
+END_TIMER = "end"
+END_POLL_US = 500_000
+END_POLLS = 120
+"""An agent that must end all its tasks before it ends looks every half a second, for a minute."""
 
 
 class Agent(Actor):
@@ -67,6 +72,8 @@ class Agent(Actor):
         self.tasks = Tasks(settings, self.registration, self.reports, self.executors, self.workload)
         self.recovery = Recovery(settings, self.reports, self.tasks, self.executors, self.workload)
         self.questions = Questions(settings, self.workload)
+        self._ending = ""
+        self._polls_left = 0
         self._timers: dict[str, Callable[[Context], None]] = {
             REGISTER_TIMER: self.registration.on_register_timer,
             PING_TIMER: self.registration.on_ping_timer,
@@ -74,11 +81,13 @@ class Agent(Actor):
             SAVE_TIMER: self.reports.on_save_timer,
             RECOVER_TIMER: self.recovery.on_timer,
             GC_TIMER: self._on_gc_timer,
+            END_TIMER: self._end_if_bare,
         }
         self._container_timers: dict[str, Callable[[Context, ContainerId], None]] = {
             COMPLETION_TIMER: self.tasks.on_completion_timer,
             REGISTRATION_TIMER: self.executors.on_registration_timer,
             SHUTDOWN_TIMER: self.executors.on_shutdown_timer,
+            DOUBT_TIMER: self.executors.on_doubt_timer,
         }
 
     # -- start, recovery --------------------------------------------------------------------------------------------
@@ -134,14 +143,30 @@ class Agent(Actor):
 
     @handles(ShutdownAgent)
     def on_shutdown_agent(self, ctx: Context, sender: Address, message: ShutdownAgent) -> None:
-        """This agent may not take part: say so loudly and end."""
-        if self.registration.answers(ctx, sender):
+        """This agent may not take part: say so loudly and end, if need be without leaving anything behind."""
+        if not self.registration.answers(ctx, sender):
+            return
+        if message.end_tasks and self.workload.containers:
+            self.registration.leave(ctx)
+            self.tasks.end_all(ctx)
+            self._ending = message.text
+            self._polls_left = END_POLLS
+            ctx.set_timer(END_TIMER, END_POLL_US)
+        else:
             self.registration.give_up(ctx, message.text)
+
+    def _end_if_bare(self, ctx: Context) -> None:
+        """End when nothing runs here any more, or when that takes too long."""
+        self._polls_left -= 1
+        if self.workload.containers and self._polls_left > 0:
+            ctx.set_timer(END_TIMER, END_POLL_US)
+        else:
+            self.registration.give_up(ctx, self._ending)
 
     @handles(Ping)
     def on_ping(self, ctx: Context, sender: Address, message: Ping) -> None:
         """The master wants to know whether this agent lives."""
-        self.registration.on_ping(ctx, sender, message)
+        self.registration.on_ping(ctx, sender, message, self.workload.serving())
 
     def on_link_lost(self, ctx: Context, node: Node) -> None:
         """A process this agent spoke with is away: the master's, or an executor's."""
@@ -157,6 +182,13 @@ class Agent(Actor):
             self.tasks.refuse_stale(ctx, sender, message)
         elif self.registration.obeys(ctx, sender, message.term):
             self.tasks.on_run(ctx, message)
+
+    @handles(ReconcileTasks)
+    def on_reconcile_tasks(self, ctx: Context, sender: Address, message: ReconcileTasks) -> None:
+        """The master has not heard of these for long: own up to what is missing here."""
+        if self.registration.obeys(ctx, sender, message.term):
+            self.tasks.on_missing(ctx, message.tasks)
+            self.executors.on_missing(ctx, message.executors)
 
     @handles(ContainerStarted)
     def on_container_started(self, ctx: Context, sender: Address, message: ContainerStarted) -> None:

@@ -14,7 +14,18 @@ from mesos_actor.actors.core.launches import Outcome, as_user, batches, executor
 from mesos_actor.actors.core.settings import AgentSettings
 from mesos_actor.actors.core.updates import Verdict
 from mesos_actor.actors.core.workload import Executor, HostedFramework, Run, Workload
-from mesos_actor.actors.ids import Address, ContainerId, ExecutorId, Node, Principal, Role, address, local, node_of
+from mesos_actor.actors.ids import (
+    Address,
+    ContainerId,
+    ExecutorId,
+    FrameworkId,
+    Node,
+    Principal,
+    Role,
+    address,
+    local,
+    node_of,
+)
 from mesos_actor.actors.messages.agents import ShutdownExecutor
 from mesos_actor.actors.messages.containers import ContainerExited, ForgetContainer, KillContainer
 from mesos_actor.actors.messages.executors import (
@@ -23,6 +34,7 @@ from mesos_actor.actors.messages.executors import (
     ExecutorUpdate,
     KillExecutorTask,
     LaunchTasks,
+    ReconcileExecutor,
     RegisterExecutor,
     ShutdownYourself,
 )
@@ -35,6 +47,11 @@ REGISTRATION_TIMER = "executor/"
 """Followed by the container's id: the executor must have registered by then."""
 SHUTDOWN_TIMER = "shutdown/"
 """Followed by the container's id: the executor must have ended by then."""
+
+DOUBT_TIMER = "doubt/"
+"""Followed by the container's id: by then something should have been heard of what was given to the executor."""
+DOUBT_US = 10_000_000
+"""A task that says nothing, or a kill without an end, makes the executor be asked what it has."""
 
 TRUSTED_PRINCIPALS = frozenset({Principal("cluster"), Principal("local"), Principal("anonymous")})
 """May speak for any executor; others only as `executor:<container id>`."""
@@ -111,6 +128,24 @@ class Executors:
         if executor.address:
             for batch in batches(tasks):
                 ctx.send(executor.address, LaunchTasks(batch))
+            self._doubt(ctx, executor)
+
+    def _doubt(self, ctx: Context, executor: Executor) -> None:
+        """What was just sent may be lost: ask, unless there is news in time."""
+        if not executor.in_doubt:
+            executor.in_doubt = True
+            ctx.set_timer(DOUBT_TIMER + executor.container_id, DOUBT_US)
+
+    def on_doubt_timer(self, ctx: Context, container_id: ContainerId) -> None:
+        """An executor that is asked registers once more, and then gets what it lacks."""
+        executor = self._workload.containers.get(container_id)
+        if not isinstance(executor, Executor):
+            return
+        executor.in_doubt = False
+        silent = any(r.stream.state is TaskState.STAGING or r.kill_grace_ms is not None for r in executor.runs.values())
+        if silent and executor.address and not executor.stopping:
+            ctx.send(executor.address, ReconcileExecutor())
+            self._doubt(ctx, executor)
 
     def on_registration_timer(self, ctx: Context, container_id: ContainerId) -> None:
         executor = self._workload.containers.get(container_id)
@@ -240,6 +275,7 @@ class Executors:
         run.kill_grace_ms = grace_ms if run.kill_grace_ms is None else min(grace_ms, run.kill_grace_ms)
         if executor.address:
             ctx.send(executor.address, KillExecutorTask(run.task.task_id, grace_ms))
+            self._doubt(ctx, executor)
 
     def on_shutdown(self, ctx: Context, message: ShutdownExecutor) -> None:
         executor = self._workload.executor(message.framework_id, message.executor_id)
@@ -281,14 +317,21 @@ class Executors:
         framework = self._workload.frameworks[executor.framework_id]
         for run in list(executor.runs.values()):
             self._reports.end(ctx, run, executor.ending or outcome)
-        ctx.cancel_timer(REGISTRATION_TIMER + executor.container_id)
-        ctx.cancel_timer(SHUTDOWN_TIMER + executor.container_id)
+        for timer in (REGISTRATION_TIMER, SHUTDOWN_TIMER, DOUBT_TIMER):
+            ctx.cancel_timer(timer + executor.container_id)
         ctx.persist(executor.record_key, None)
         ctx.send(CONTAINERIZER, ForgetContainer(executor.container_id))
         self._workload.remove_executor(framework, executor)
         if self._registration.connected and not framework.leaving:
             self._send_lost(ctx, executor, exited)
         self._reports.forget_if_empty(ctx, framework)
+
+    def on_missing(self, ctx: Context, missing: tuple[tuple[FrameworkId, ExecutorId], ...]) -> None:
+        """The master believes these to be here: of those that are not, say so."""
+        for framework_id, executor_id in missing:
+            if self._workload.executor(framework_id, executor_id) is None:
+                lost = ExecutorLost(self._registration.agent_id, executor_id, framework_id=framework_id)
+                ctx.send(self._registration.master, lost)
 
     def _send_lost(self, ctx: Context, executor: Executor, exited: ContainerExited | None) -> None:
         lost = ExecutorLost(

@@ -11,7 +11,7 @@ from mesos_actor.actors.actor import Context
 from mesos_actor.actors.core.leader_search import LeaderSearch
 from mesos_actor.actors.core.settings import AgentSettings
 from mesos_actor.actors.core.updates import UpdateStreams
-from mesos_actor.actors.ids import Address, AgentId, Node, Principal, Term, node_of
+from mesos_actor.actors.ids import Address, AgentId, FrameworkId, Node, Principal, Term, node_of
 from mesos_actor.actors.messages.agents import Ping, Pong, RegisterAgent, Registered
 from mesos_actor.actors.messages.records import AgentIdentityRecord
 from mesos_actor.actors.messages.scheduler import Refused
@@ -158,14 +158,15 @@ class Registration:
         else:
             ctx.warn("refused", sender=sender, reason=message.reason, text=message.text, about=message.about)
 
-    def on_ping(self, ctx: Context, sender: Address, message: Ping) -> None:
-        """Say that we live. A master that does not know us, or a newer one, is registered with at once."""
+    def on_ping(self, ctx: Context, sender: Address, message: Ping, serving: tuple[FrameworkId, ...] = ()) -> None:
+        """Say that we live, and whom we serve. A master that does not know us, or a newer one, is registered with at
+        once."""
         if ctx.principal not in MASTER_PRINCIPALS or message.term < self.term:
             ctx.warn("ping_ignored", sender=sender, principal=ctx.principal, term=message.term, newest_term=self.term)
             return
         if not self.agent_id:
             return
-        ctx.send(sender, Pong(self.agent_id))
+        ctx.send(sender, Pong(self.agent_id, serving))
         if self.connected and sender == self.master and message.connected:
             self.term = message.term
             ctx.set_timer(PING_TIMER, self._ping_timeout_us)
@@ -190,12 +191,16 @@ class Registration:
             ctx.warn("master_lost", master=self.master)
             self.seek(ctx, at_once=False)
 
-    def give_up(self, ctx: Context, text: str) -> None:
-        """This agent may not take part: say why and end the process."""
+    def leave(self, ctx: Context) -> None:
+        """Take part no longer, and obey nobody."""
         self.connected = self.seeking = self._asked = False
         self.master = Address("")
         self._streams.pause()
         ctx.cancel_timer(REGISTER_TIMER)
         ctx.cancel_timer(PING_TIMER)
+
+    def give_up(self, ctx: Context, text: str) -> None:
+        """This agent may not take part: say why and end the process."""
+        self.leave(ctx)
         ctx.warn("agent_refused", text=text)
         ctx.stop(text)

@@ -215,9 +215,12 @@ class Tasks:
         ctx.send(CONTAINERIZER, KillContainer(run.container_id, grace_ms))
 
     def on_shutdown_framework(self, ctx: Context, message: ShutdownFramework) -> None:
+        self.shut_down_framework(ctx, message.framework_id)
+
+    def shut_down_framework(self, ctx: Context, framework_id: FrameworkId) -> None:
         """The framework is removed: end all it runs here, and tell nobody of its tasks any more."""
-        self._reports.forget_framework(ctx, message.framework_id)
-        framework = self._workload.frameworks.get(message.framework_id)
+        self._reports.forget_framework(ctx, framework_id)
+        framework = self._workload.frameworks.get(framework_id)
         if framework is None or framework.leaving:
             return
         framework.leaving = True
@@ -227,6 +230,11 @@ class Tasks:
                 ctx.send(CONTAINERIZER, KillContainer(run.container_id, grace_ms))
         for executor in list(framework.executors.values()):
             self._executors.shut_down(ctx, executor)
+
+    def end_all(self, ctx: Context) -> None:
+        """End all that runs here, as if every framework had been removed."""
+        for framework_id in list(self._workload.frameworks):
+            self.shut_down_framework(ctx, framework_id)
 
     # -- the end ----------------------------------------------------------------------------------------------------
 

@@ -34,6 +34,7 @@ from mesos_actor.actors.messages.executors import (
     ExecutorUpdate,
     KillExecutorTask,
     LaunchTasks,
+    ReconcileExecutor,
     RegisterExecutor,
     ShutdownYourself,
 )
@@ -191,6 +192,8 @@ class ExecutorActor(CallbackActor):
         self.unacknowledged: dict[UpdateId, Status] = {}
         #: Tasks of which the agent has kept no update yet.
         self.unheard: dict[TaskId, None] = {}
+        #: Tasks that were asked to end and have not, to the shortest grace given.
+        self.kills: dict[TaskId, int] = {}
         self.stopping = False
         self._shutting_down = False
         self._updates = 0
@@ -234,6 +237,12 @@ class ExecutorActor(CallbackActor):
         if again or self._silent() or self._call(ctx, "on_registered"):
             self._repeat(ctx)
 
+    @handles(ReconcileExecutor)
+    def on_reconcile(self, ctx: Context, sender: Address, message: ReconcileExecutor) -> None:
+        """The agent waits for news of something: it is told what we have, and gives us the rest."""
+        if self._is_agent(ctx, sender) and not self._silent():
+            self._register(ctx)
+
     def _link_lost(self, ctx: Context, node: Node) -> None:
         if node == node_of(self.agent) and self.connected:
             self.connected = False
@@ -269,8 +278,13 @@ class ExecutorActor(CallbackActor):
 
     @handles(KillExecutorTask)
     def on_kill(self, ctx: Context, sender: Address, message: KillExecutorTask) -> None:
-        if self._is_agent(ctx, sender) and message.task_id in self.tasks:
-            self._call(ctx, "on_kill", message.task_id, max(0, message.grace_ms) / 1000)
+        """A repeat that does not shorten the grace never troubles the author."""
+        task_id, grace_ms = message.task_id, max(0, message.grace_ms)
+        if not self._is_agent(ctx, sender) or task_id not in self.tasks:
+            return
+        if grace_ms < self.kills.get(task_id, grace_ms + 1):
+            self.kills[task_id] = grace_ms
+            self._call(ctx, "on_kill", task_id, grace_ms / 1000)
 
     @handles(ToExecutor)
     def on_to_executor(self, ctx: Context, sender: Address, message: ToExecutor) -> None:
@@ -322,6 +336,7 @@ class ExecutorActor(CallbackActor):
         )
         if status.state in TERMINAL:
             self.tasks.pop(status.task_id, None)
+            self.kills.pop(status.task_id, None)
         first = not self.unacknowledged
         self.unacknowledged[name] = named
         if self.connected:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from mesos_actor.actors.actor import Context, handles
-from mesos_actor.actors.core import validation
+from mesos_actor.actors.core import doubts, validation
 from mesos_actor.actors.core.entries import AgentEntry, TaskEntry
 from mesos_actor.actors.core.liveness import SLICES
 from mesos_actor.actors.core.pending import Operation, Request
@@ -28,6 +28,7 @@ from mesos_actor.actors.messages.agents import (
     LeaveAgent,
     Ping,
     Pong,
+    ReconcileTasks,
     RegisterAgent,
     Registered,
     ShutdownAgent,
@@ -50,6 +51,8 @@ from mesos_actor.actors.task import TERMINAL, Reason, TaskState
 
 MAX_MARKED_AT_ONCE = 1_000
 """Agents marked unreachable in one tick because their window has passed; the rest follow in the next."""
+
+_GONE = "Agent has been marked gone"
 
 
 class MasterAgents(MasterLeading):
@@ -118,7 +121,7 @@ class MasterAgents(MasterLeading):
             )
             self._shut_out(ctx, request.sender, text)
         elif record.state == "gone":
-            self._shut_out(ctx, request.sender, "Agent has been marked gone")
+            self._shut_out(ctx, request.sender, _GONE, end_tasks=True)
         else:
             command = UpdateAgent(message.agent_id, message.info, ctx.now_us)
             self.propose(ctx, ("agent", message.agent_id), command, request)
@@ -143,9 +146,9 @@ class MasterAgents(MasterLeading):
             return True
         return ctx.now_us - since_us < self.settings.ping_interval_ms * 1_000
 
-    def _shut_out(self, ctx: Context, sender: Address, text: str) -> None:
+    def _shut_out(self, ctx: Context, sender: Address, text: str, end_tasks: bool = False) -> None:
         ctx.warn("agent_shut_out", sender=sender, text=text)
-        ctx.send(sender, ShutdownAgent(text))
+        ctx.send(sender, ShutdownAgent(text, end_tasks))
 
     @after_commit(AdmitAgent, UpdateAgent)
     def agent_admitted(self, ctx: Context, operation: Operation, committed: Committed) -> None:
@@ -173,7 +176,7 @@ class MasterAgents(MasterLeading):
         if refused.reason not in ("unknown-agent", "gone"):
             return False
         for request in operation.requests:
-            self._shut_out(ctx, request.sender, refused.text)
+            self._shut_out(ctx, request.sender, refused.text, end_tasks=refused.reason == "gone")
         return True
 
     def _join(self, ctx: Context, sender: Address, message: RegisterAgent, entry: AgentEntry, back: str) -> None:
@@ -236,18 +239,32 @@ class MasterAgents(MasterLeading):
             entry = self.roster.agents[agent_id]
             if entry.address:
                 ctx.send(entry.address, here if entry.connected else away)
+            if entry.connected and (entry.tasks or entry.executors):
+                self._ask_again(ctx, entry)
         for agent_id in lost:
             self._mark_unreachable(ctx, agent_id, f"{self.settings.max_missed_pings} pings missed")
         for agent_id in self.liveness.overdue(ctx.now_us, MAX_MARKED_AT_ONCE):
             self._mark_unreachable(ctx, agent_id, "it did not register again in time")
 
+    def _ask_again(self, ctx: Context, entry: AgentEntry) -> None:
+        """Orders may have been lost: bring up what should have been heard of by now."""
+        tasks, executors = doubts.doubtful_tasks(entry, ctx.now_us), doubts.idle_executors(entry)
+        if tasks or executors:
+            ctx.send(entry.address, ReconcileTasks(self.term, tuple(tasks), tuple(executors)))
+        for framework_id, task_id, grace_ms in doubts.due_kills(entry):
+            ctx.send(entry.address, KillTask(self.term, framework_id, task_id, grace_ms))
+
     @handles(Pong)
     def on_pong(self, ctx: Context, sender: Address, message: Pong) -> None:
         entry = self.roster.agent_at.get(sender)
-        if entry is not None and entry.agent_id == message.agent_id:
-            self.liveness.answered(message.agent_id)
-            if entry.challenge is not None:
-                entry.challenge = (entry.challenge[0], entry.challenge[1], True)
+        if entry is None or entry.agent_id != message.agent_id:
+            return
+        self.liveness.answered(message.agent_id)
+        if entry.challenge is not None:
+            entry.challenge = (entry.challenge[0], entry.challenge[1], True)
+        for framework_id in message.frameworks:
+            if framework_id not in self.roster.frameworks and entry.connected:
+                ctx.send(sender, ShutdownFramework(self.term, framework_id))
 
     def agents_away(self, ctx: Context, node: Node) -> None:
         """The link with a process ended: its agents are expected back."""
@@ -295,7 +312,7 @@ class MasterAgents(MasterLeading):
         entry = self.roster.agents.get(record.agent_id)
         text = f"Agent {record.agent_id} was marked gone by an operator"
         if entry is not None and entry.connected:
-            ctx.send(entry.address, ShutdownAgent("Agent has been marked gone"))
+            ctx.send(entry.address, ShutdownAgent(_GONE, end_tasks=True))
         self._tell_unreachable_gone(ctx, record.agent_id, text)
         state, reason = TaskState.GONE_BY_OPERATOR, Reason.AGENT_REMOVED_BY_OPERATOR
         self._lose(ctx, record.agent_id, record, state, reason, text)

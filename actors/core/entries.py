@@ -43,6 +43,7 @@ class TaskEntry:
     __slots__ = (
         "acknowledged",
         "agent_id",
+        "asked_us",
         "container_id",
         "executor_id",
         "forwarded",
@@ -93,6 +94,8 @@ class TaskEntry:
         self.acknowledged = UpdateId("")
         #: whether its resources are counted in its agent's `used`
         self.held = False
+        #: when its agent was last asked whether it has it
+        self.asked_us = 0
         #: (when, state, reason, message), oldest first
         self.history: list[tuple[int, str, str, str]] = [(now_us, state, "", "")]
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from itertools import islice
 
 from mesos_actor.actors.core.launches import Outcome
 from mesos_actor.actors.core.updates import Stream
@@ -14,6 +15,9 @@ from mesos_actor.actors.ids import Address, ContainerId, ExecutorId, FrameworkId
 from mesos_actor.actors.messages.records import AgentFrameworkRecord, ExecutorRecord, TaskRecord
 from mesos_actor.actors.messages.values import ExecutorInfo, ExecutorReport, FrameworkInfo, Task, TaskReport
 from mesos_actor.actors.task import TaskState
+
+MAX_TOLD = 1_000
+"""Frameworks named to the master at each ping."""
 
 
 class Run:
@@ -65,7 +69,18 @@ class Run:
 class Executor:
     """One custom executor, from the request for its container to the news of its end."""
 
-    __slots__ = ("address", "container_id", "ending", "framework_id", "info", "registered", "role", "runs", "stopping")
+    __slots__ = (
+        "address",
+        "container_id",
+        "ending",
+        "framework_id",
+        "in_doubt",
+        "info",
+        "registered",
+        "role",
+        "runs",
+        "stopping",
+    )
 
     def __init__(self, framework_id: FrameworkId, role: Role, info: ExecutorInfo, container_id: ContainerId) -> None:
         self.framework_id = framework_id
@@ -77,6 +92,8 @@ class Executor:
         #: It has registered once, perhaps with a former incarnation of the agent.
         self.registered = False
         self.stopping = False
+        #: Whether it will be asked what it has, if nothing is heard of something sent to it.
+        self.in_doubt = False
         #: What its tasks will be told when its container is gone, if not simply that.
         self.ending: Outcome | None = None
         #: Its tasks that have not ended.
@@ -149,6 +166,11 @@ class Workload:
     def executor(self, framework_id: FrameworkId, executor_id: ExecutorId) -> Executor | None:
         framework = self.frameworks.get(framework_id)
         return framework.executors.get(executor_id) if framework is not None else None
+
+    def serving(self) -> tuple[FrameworkId, ...]:
+        """The frameworks that have something here and are not leaving; a thousand at most."""
+        mine = (name for name, framework in self.frameworks.items() if not framework.leaving)
+        return tuple(islice(mine, MAX_TOLD))
 
     def runs(self) -> Iterator[Run]:
         for framework in self.frameworks.values():

@@ -27,6 +27,8 @@ class Pong(Message, frozen=True):
     """I live. Answer to a Ping."""
 
     agent_id: AgentId
+    frameworks: tuple[FrameworkId, ...] = ()
+    """Whose tasks and executors I have, so that the end of a framework is heard of here even if it was told in vain."""
 
 
 class LeaveAgent(Message, frozen=True):
@@ -66,6 +68,15 @@ class RunTasks(Message, frozen=True):
     tasks: tuple[Task, ...]
 
 
+class ReconcileTasks(Message, frozen=True):
+    """Do you have these, of which nothing was heard? Of a task you lack, say so with a reliable DROPPED; of an
+    executor, with ExecutorLost. What you have needs no answer: its news is repeated until acknowledged."""
+
+    term: Term
+    tasks: tuple[tuple[FrameworkId, TaskId], ...] = ()
+    executors: tuple[tuple[FrameworkId, ExecutorId], ...] = ()
+
+
 class KillTask(Message, frozen=True):
     """End this task. `grace_ms` < 0: the task's own."""
 
@@ -102,3 +113,5 @@ class ShutdownAgent(Message, frozen=True):
     """You may not take part (marked gone, another cluster's, same directory twice): end, with this text in the log."""
 
     text: str
+    end_tasks: bool = False
+    """Everybody was told that your tasks are gone: end them all before you end."""

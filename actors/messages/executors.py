@@ -31,8 +31,12 @@ class LaunchTasks(Message, frozen=True):
     tasks: tuple[Task, ...]
 
 
+class ReconcileExecutor(Message, frozen=True):
+    """Something given to you may have been lost: register once more, with what you have."""
+
+
 class KillExecutorTask(Message, frozen=True):
-    """End this task."""
+    """End this task. Repeated until it has ended; a repeat may only shorten the grace."""
 
     task_id: TaskId
     grace_ms: int

@@ -43,7 +43,7 @@ from mesos_actor.actors.task import TERMINAL, Reason, Source, TaskState
 ANSWERS_PER_TURN = 500
 """Reconciliation answers sent in one turn; the rest follow in the next."""
 
-_STATES = {state.value: state for state in TaskState}
+_REPORTED = {state.value: state for state in sorted(validation.REPORTED_STATES)}
 _VOIDED = {
     "agent-lost": (Reason.AGENT_REMOVED, "Agent removed"),
     "disconnected": (Reason.AGENT_DISCONNECTED, "Agent disconnected"),
@@ -243,7 +243,7 @@ class Master(MasterOperators):
             if task.agent_id != agent.agent_id:
                 self._silence(ctx, agent, message)
                 return
-            latest = _STATES.get(message.latest_state, status.state)
+            latest = _REPORTED.get(message.latest_state, status.state)
             freed, is_next = self.roster.observe(task, status, latest, ctx.now_us)
             if freed:
                 self.want_allocation(ctx)

@@ -15,7 +15,14 @@ from mesos_actor.actors.core.entries import FrameworkEntry
 from mesos_actor.actors.ids import Address, FrameworkId, OfferId
 from mesos_actor.actors.master_frameworks import MasterFrameworks
 from mesos_actor.actors.master_leading import on_timer_named
-from mesos_actor.actors.messages.scheduler import Decline, Offers, RequestDemand, Revive, Suppress
+from mesos_actor.actors.messages.scheduler import (
+    Decline,
+    Offers,
+    OperationResult,
+    RequestDemand,
+    Revive,
+    Suppress,
+)
 from mesos_actor.actors.messages.values import DEFAULT_REFUSE_MS, Offer
 
 MAX_OFFERS_PER_MESSAGE = 500
@@ -117,6 +124,7 @@ class MasterOffers(MasterFrameworks):
         framework.suppressed = tuple(role for role in framework.suppressed if role not in revived)
         self.allocator.revive(framework.framework_id, message.roles)
         self.want_allocation(ctx)
+        self._confirm(ctx, sender, message)
 
     @handles(Suppress)
     def on_suppress(self, ctx: Context, sender: Address, message: Suppress) -> None:
@@ -126,6 +134,7 @@ class MasterOffers(MasterFrameworks):
         framework.suppressed = tuple(dict.fromkeys((*framework.suppressed, *(message.roles or framework.info.roles))))
         self.allocator.suppress(framework.framework_id, message.roles)
         self.want_allocation(ctx)
+        self._confirm(ctx, sender, message)
 
     def _has_bad_roles(
         self, ctx: Context, sender: Address, message: Revive | Suppress, framework: FrameworkEntry
@@ -145,3 +154,8 @@ class MasterOffers(MasterFrameworks):
             return
         self.allocator.set_demand(framework.framework_id, message.demands)
         self.want_allocation(ctx)
+        self._confirm(ctx, sender, message)
+
+    def _confirm(self, ctx: Context, sender: Address, message: Revive | Suppress | RequestDemand) -> None:
+        if message.operation_id:
+            ctx.send(sender, OperationResult(message.operation_id, ok=True))

@@ -494,6 +494,8 @@ def test_states_that_only_a_master_can_know_are_ignored(state: TaskState) -> Non
     world.update(framework, agent_id, state)
 
     assert world.updates() == []
+    world.update(framework, agent_id, TaskState.RUNNING, latest=state)
+    assert world.master.roster.frameworks[framework].tasks[TaskId("t")].state is TaskState.RUNNING
 
 
 def test_an_update_for_a_removed_framework_ends_it_on_the_agent() -> None:

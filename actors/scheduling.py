@@ -38,7 +38,8 @@ from mesos_actor.actors.messages.scheduler import (
     Update,
 )
 from mesos_actor.actors.messages.values import Filters, FrameworkInfo, Offer, Status
-from mesos_actor.actors.scheduling_actions import MAX_TASKS, TEARDOWN_RETRY_US, USER_KEY, FrameworkActions
+from mesos_actor.actors.scheduling_actions import DEMAND, MAX_TASKS, TEARDOWN_RETRY_US, USER_KEY
+from mesos_actor.actors.scheduling_doubts import FrameworkDoubts
 from mesos_actor.actors.task import TERMINAL, Reason, TaskState
 
 SUBSCRIPTION = "subscription"
@@ -50,11 +51,14 @@ RECONCILE_EVERY_US = 900 * SECOND_US
 MAX_OFFERS = 100_000
 """Offers that may stand unanswered; further ones are declined at once."""
 
+MAX_OVER = 10_000
+"""Tasks remembered whose end only a reconciliation has told; the oldest is forgotten."""
+
 MAX_AGENTS = 100_000
 """Agents whose address is remembered; past it the one first met is forgotten."""
 
 
-class FrameworkActor(FrameworkActions):
+class FrameworkActor(FrameworkDoubts):
     """Runs `framework` against the leading one of `masters` (mailboxes `tcp://host:port/master`)."""
 
     def __init__(self, framework: Framework, masters: Sequence[Address], host: Host | None = None) -> None:
@@ -130,7 +134,8 @@ class FrameworkActor(FrameworkActions):
     def _resume(self, ctx: Context, returning: bool) -> None:
         """Say again what the master, which may be another one, cannot know."""
         if self.demands:
-            ctx.send(self.leader, RequestDemand(self.framework_id, self.demands))
+            self.ctx = ctx
+            ctx.send(self.leader, RequestDemand(self.framework_id, self.demands, self._wish((DEMAND,))))
         for kill in self.kills.values():
             ctx.send(self.leader, kill)
         if returning:
@@ -147,7 +152,7 @@ class FrameworkActor(FrameworkActions):
     # -- the link ends ----------------------------------------------------------------------------------------------
 
     def _link_lost(self, ctx: Context, node: Node) -> None:
-        for operation_id in [known for known, where in self.reads.items() if where == node]:
+        for operation_id in [known for known, (where, _) in self.reads.items() if where == node]:
             del self.reads[operation_id]
             self._call(ctx, "on_file", FileData(operation_id, 0, 0, error="the link to the agent ended; read again"))
         if self.leader and node == node_of(self.leader):
@@ -164,6 +169,8 @@ class FrameworkActor(FrameworkActions):
             self._subscribe(ctx)
         else:
             ctx.set_timer("subscribe", self.search.pause_us(ctx.rng))
+        self.wishes.clear()  # whoever subscribes says how things are
+        self.wish_times.clear()
         operations = list(self.operations)
         self.operations.clear()
         if not self._void_offers(ctx):
@@ -197,6 +204,7 @@ class FrameworkActor(FrameworkActions):
             result = OperationResult(message.operation_id, False, message.reason, message.text)
             self._call(ctx, "on_operation", result)
         else:
+            self._wish_answered(message.operation_id)
             ctx.warn("refused", about=message.about, reason=message.reason, text=message.text)
             self._call(ctx, "on_error", message.reason, message.text)
 
@@ -273,17 +281,21 @@ class FrameworkActor(FrameworkActions):
                 self._acknowledge(ctx, status)
             return
         if self._is_old_news(status):
+            self._acknowledge_once(ctx, status)
             return
         self._note_status(status)
         if self._call(ctx, "on_update", status) and not self.author.manual_acknowledge:
             self._acknowledge_once(ctx, status)
 
     def _is_old_news(self, status: Status) -> bool:
-        """Whether this only answers, once more, a question about a task that has ended meanwhile."""
+        """Whether this only answers, once more, a question about a task that has ended meanwhile; or tells what went
+        before an end that a reconciliation has told of already."""
+        if status.update_id:
+            return status.state not in TERMINAL and self.over.get(status.task_id) == status.container_id
         return (
-            not status.update_id
-            and status.reason is Reason.RECONCILIATION
+            status.reason is Reason.RECONCILIATION
             and status.task_id not in self.tasks
+            and status.task_id not in self.kills
             and status.task_id not in self.reconciling.remaining
             and (status.state in TERMINAL or status.state is TaskState.UNKNOWN)
         )
@@ -294,9 +306,15 @@ class FrameworkActor(FrameworkActions):
 
     def _note_status(self, status: Status) -> None:
         self.reconciling.heard_of(status.task_id)
+        self.silent.pop(status.task_id, None)
         if status.state in TERMINAL or status.state is TaskState.UNKNOWN:
             self.tasks.pop(status.task_id, None)
-            self.kills.pop(status.task_id, None)
+            if self.kills.pop(status.task_id, None) is not None:
+                self.kill_times.settle(status.task_id)
+            if not status.update_id and status.container_id:
+                if len(self.over) >= MAX_OVER:
+                    del self.over[next(iter(self.over))]
+                self.over[status.task_id] = status.container_id
         elif status.task_id in self.tasks or len(self.tasks) < MAX_TASKS:
             self.tasks[status.task_id] = KnownTask(status.agent_id, status.state)
 
@@ -333,10 +351,13 @@ class FrameworkActor(FrameworkActions):
         elif message.operation_id in self.operations:
             del self.operations[message.operation_id]
             self._call(ctx, "on_operation", message)
+        else:
+            self._wish_answered(message.operation_id)
 
     @handles(FileData)
     def on_file_data(self, ctx: Context, sender: Address, message: FileData) -> None:
-        if self.reads.get(message.operation_id) == node_of(sender):
+        node, _ = self.reads.get(message.operation_id, ("", 0))
+        if node == node_of(sender):
             del self.reads[message.operation_id]
             self._call(ctx, "on_file", message)
 
@@ -354,6 +375,8 @@ class FrameworkActor(FrameworkActions):
             self._ask_again(ctx)
         elif name == "reconcile-all" and self.leader:
             self._reconcile_all(ctx)
+        elif name == "look":
+            self._look(ctx)
         elif name == "owed":
             self._pay(ctx)
         elif name == "teardown" and self.teardown is not None:

@@ -13,11 +13,13 @@ from mesos_actor.actors.actor import SECOND_US, Context
 from mesos_actor.actors.callbacks import CallbackActor, Host
 from mesos_actor.actors.core.deliveries import Deliveries
 from mesos_actor.actors.core.reconcile_run import ReconcileRun
+from mesos_actor.actors.core.repeats import Repeats
 from mesos_actor.actors.errors import LocalError
 from mesos_actor.actors.framework import Framework, KnownTask
 from mesos_actor.actors.ids import (
     Address,
     AgentId,
+    ContainerId,
     ExecutorId,
     FrameworkId,
     Node,
@@ -63,6 +65,16 @@ TEARDOWN_RETRY_US = SECOND_US
 TEARDOWN_LIMIT_US = 10 * SECOND_US
 """How long `stop` waits for the master to confirm; then the run ends and the failover timeout decides."""
 
+KILL_REPEAT_US = 10 * SECOND_US
+KILL_REPEAT_MAX_US = 300 * SECOND_US
+"""A kill is repeated after so long, then ever more slowly, until its task has ended."""
+WISH_REPEAT_US = 2 * SECOND_US
+WISH_REPEAT_MAX_US = 60 * SECOND_US
+"""(The same for what the master confirms: revive, suppress and demands.)"""
+
+DEMAND = Role("")
+"""Stands for the demands among the roles whose wishes the master has not confirmed."""
+
 USER_KEY = "user/"
 
 
@@ -84,10 +96,20 @@ class FrameworkActions(CallbackActor):
         self.tasks: dict[TaskId, KnownTask] = {}
         #: Kills asked for whose tasks have not ended; sent again after every re-registration.
         self.kills: dict[TaskId, Kill] = {}
-        #: Operations without an answer, in the order they were asked for.
-        self.operations: dict[OperationId, None] = {}
-        #: File reads without an answer, to the process asked.
-        self.reads: dict[OperationId, Node] = {}
+        self.kill_times: Repeats[TaskId] = Repeats(KILL_REPEAT_US, KILL_REPEAT_MAX_US)
+        #: Tasks that were launched and of which nothing was heard, to when that was; the oldest first.
+        self.silent: dict[TaskId, int] = {}
+        #: Operations without an answer, to when they were asked for.
+        self.operations: dict[OperationId, int] = {}
+        #: File reads without an answer, to the process asked and when.
+        self.reads: dict[OperationId, tuple[Node, int]] = {}
+        #: Roles (and DEMAND) whose state the master has not confirmed, to the newest question about it.
+        self.wishes: dict[Role, OperationId] = {}
+        self.wish_times: Repeats[Role] = Repeats(WISH_REPEAT_US, WISH_REPEAT_MAX_US)
+        #: Whether the timer is set that looks for what is late.
+        self.looking = False
+        #: Tasks of which only a reconciliation told that they ended, to their container: older news may still come.
+        self.over: dict[TaskId, ContainerId] = {}
         self.deliveries = Deliveries()
         self.reconciling = ReconcileRun()
         self.suppressed: dict[Role, None] = {}
@@ -97,6 +119,7 @@ class FrameworkActions(CallbackActor):
         self.owed: list[tuple[str, Any]] = []
         self.teardown: Teardown | None = None
         self._reads_asked = 0
+        self._wishes_made = 0
 
     # -- offers -----------------------------------------------------------------------------------------------------
 
@@ -135,6 +158,9 @@ class FrameworkActions(CallbackActor):
         self._expect(*(operation.operation_id for operation in operations))
         for task in tasks:
             self.tasks[task.task_id] = KnownTask(agent, TaskState.STAGING)
+            self.silent[task.task_id] = self.ctx.now_us
+            if self.over:
+                self.over.pop(task.task_id, None)
 
     def _drop(self, agent: AgentId, operations: Sequence[Launch]) -> None:
         """No master: the offers are void, and nobody else would ever say so."""
@@ -162,17 +188,43 @@ class FrameworkActions(CallbackActor):
         self._going_on()
         for role in roles or tuple(self.suppressed):
             self.suppressed.pop(role, None)
-        self._tell(Revive(self.framework_id, tuple(roles)))
+        self._tell(Revive(self.framework_id, tuple(roles), self._wish(roles or self._own_roles())))
 
     def suppress(self, roles: Sequence[Role]) -> None:
         self._going_on()
-        self.suppressed.update(dict.fromkeys(roles or [Role(role) for role in self.author.roles]))
-        self._tell(Suppress(self.framework_id, tuple(roles)))
+        roles = tuple(roles)
+        self.suppressed.update(dict.fromkeys(roles or self._own_roles()))
+        self._tell(Suppress(self.framework_id, roles, self._wish(roles or self._own_roles())))
 
     def request_demand(self, demands: Sequence[Demand]) -> None:
         self._going_on()
         self.demands = tuple(demands)
-        self._tell(RequestDemand(self.framework_id, self.demands))
+        self._tell(RequestDemand(self.framework_id, self.demands, self._wish((DEMAND,))))
+
+    def _own_roles(self) -> tuple[Role, ...]:
+        return tuple(Role(role) for role in self.author.roles)
+
+    def _wish(self, roles: Sequence[Role], again: bool = False) -> OperationId:
+        """The id under which the master confirms what it is told next about these roles; it is told until it does.
+        Without a master nothing is: whoever subscribes says it all."""
+        if not self.leader:
+            return OperationId("")
+        self._wishes_made += 1
+        operation_id = OperationId(f"driver-{self._wishes_made}")
+        for role in roles:
+            self.wishes[role] = operation_id
+            if not again:
+                self.wish_times.expect(role, self.ctx.now_us)
+        return operation_id
+
+    def _wish_answered(self, operation_id: OperationId) -> bool:
+        """Whether this confirms a wish, which then need not be repeated; one that was overtaken by another goes on."""
+        if not operation_id.startswith("driver-"):
+            return False
+        for role in [role for role, asked in self.wishes.items() if asked == operation_id]:
+            del self.wishes[role]
+            self.wish_times.settle(role)
+        return True
 
     # -- tasks ------------------------------------------------------------------------------------------------------
 
@@ -186,6 +238,7 @@ class FrameworkActions(CallbackActor):
         )
         self._expect(operation_id)
         self.kills[task_id] = message
+        self.kill_times.expect(task_id, self.ctx.now_us)
         self._tell(message)
 
     def acknowledge(self, status: Status) -> None:
@@ -235,7 +288,7 @@ class FrameworkActions(CallbackActor):
             text = f"no offer told where agent {status.agent_id!r} is"
             self._owe("on_file", FileData(asked, offset_bytes, 0, error=text))
             return
-        self.reads[asked] = node
+        self.reads[asked] = (node, self.ctx.now_us)
         self.ctx.watch(node)
         self.ctx.send(
             address(node, "sandbox"),
@@ -299,7 +352,7 @@ class FrameworkActions(CallbackActor):
             raise LocalError(f"operation_id {taken!r} has no answer yet; give each operation its own")
         if len(self.operations) + len(wanted) > MAX_OPERATIONS:
             raise LocalError(f"more than {MAX_OPERATIONS} operations without an answer")
-        self.operations.update(dict.fromkeys(wanted))
+        self.operations.update(dict.fromkeys(wanted, self.ctx.now_us))
 
     def _owe(self, callback: str, argument: Any) -> None:
         self.owed.append((callback, argument))

@@ -226,7 +226,7 @@ def test_the_id_is_kept_before_the_author_hears_of_it_and_acts() -> None:
 
     assert bench.calls[-1] == ("on_registered", FRAMEWORK)
     where = [i for i, e in enumerate(effects) if isinstance(e, Persist)]
-    assert where and where[0] < effects.index(Send(M1, Revive(FRAMEWORK)))
+    assert where and where[0] < effects.index(Send(M1, Revive(FRAMEWORK, (), OperationId("driver-1"))))
     assert isinstance(effects[where[0]].record, SubscriptionRecord)
     assert effects[where[0]].record.framework_id == FRAMEWORK
     assert bench.framework.connected
@@ -546,13 +546,14 @@ def test_what_was_declared_is_said_again_after_a_return() -> None:
         framework.suppress()
 
     effects = bench.acting(declare)
-    assert sent(effects) == [RequestDemand(FRAMEWORK, (demand,)), Suppress(FRAMEWORK)]
+    wishes = [RequestDemand(FRAMEWORK, (demand,), OperationId("driver-1"))]
+    assert sent(effects) == [*wishes, Suppress(FRAMEWORK, (), OperationId("driver-2"))]
     bench.lose()
 
     (subscribe,) = sent(bench.timer("subscribe"))
     assert isinstance(subscribe, Subscribe) and subscribe.suppressed_roles == (Role("*"),)
     effects = bench.get(Subscribed(FRAMEWORK, ClusterId("c0"), Term(2)))
-    assert sent(effects, RequestDemand) == [RequestDemand(FRAMEWORK, (demand,))]
+    assert sent(effects, RequestDemand) == [RequestDemand(FRAMEWORK, (demand,), OperationId("driver-3"))]
 
 
 def test_each_message_reaches_its_callback() -> None:

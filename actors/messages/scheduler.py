@@ -54,6 +54,8 @@ class Revive(Message, frozen=True):
 
     framework_id: FrameworkId
     roles: tuple[Role, ...] = ()
+    operation_id: OperationId = OperationId("")
+    """When set, the master confirms with an OperationResult; without that the framework says it again."""
 
 
 class Suppress(Message, frozen=True):
@@ -61,6 +63,7 @@ class Suppress(Message, frozen=True):
 
     framework_id: FrameworkId
     roles: tuple[Role, ...] = ()
+    operation_id: OperationId = OperationId("")
 
 
 class RequestDemand(Message, frozen=True):
@@ -68,6 +71,7 @@ class RequestDemand(Message, frozen=True):
 
     framework_id: FrameworkId
     demands: tuple[Demand, ...] = ()
+    operation_id: OperationId = OperationId("")
 
 
 class Kill(Message, frozen=True):

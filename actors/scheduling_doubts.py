@@ -1,0 +1,99 @@
+"""The third part of the driver: what was asked for and may have been lost is asked for again, or called unknown.
+
+A link may lose a message without ending. What is told reliably to the driver, agents repeat; this is the other half,
+what the driver told. Tasks of which nothing was heard are reconciled, kills and wishes are repeated, and whatever
+should have an answer and gets none is answered `unknown` here.
+"""
+
+from __future__ import annotations
+
+from mesos_actor.actors.actor import SECOND_US, Context
+from mesos_actor.actors.ids import Address
+from mesos_actor.actors.messages.base import Message
+from mesos_actor.actors.messages.containers import FileData
+from mesos_actor.actors.messages.scheduler import OperationResult, RequestDemand, Revive, Suppress
+from mesos_actor.actors.scheduling_actions import DEMAND, FrameworkActions
+from mesos_actor.actors.task import TaskState
+
+LOOK_EVERY_US = 2 * SECOND_US
+"""How often the driver looks for what is late, while it waits for anything at all."""
+SILENCE_US = 15 * SECOND_US
+"""A task that was launched this long ago and of which nothing was heard is reconciled."""
+ANSWER_LIMIT_US = 60 * SECOND_US
+"""An operation or a file read without an answer for so long will have none."""
+
+
+class FrameworkDoubts(FrameworkActions):
+    """A driver that looks after what it asked for."""
+
+    def on_message(self, ctx: Context, sender: Address, message: Message) -> None:
+        super().on_message(ctx, sender, message)
+        self._look_out(ctx)
+
+    def on_timer(self, ctx: Context, name: str) -> None:
+        super().on_timer(ctx, name)
+        self._look_out(ctx)
+
+    def _look_out(self, ctx: Context) -> None:
+        """Have `_look` called soon, if there is anything to wait for."""
+        if self.looking or self.ended:
+            return
+        if self.silent or self.operations or self.reads or self.kill_times or self.wish_times:
+            self.looking = True
+            ctx.set_timer("look", LOOK_EVERY_US)
+
+    def _look(self, ctx: Context) -> None:
+        self.looking = False
+        if self.leader and self.teardown is None:
+            self._ask_about_silent_tasks(ctx)
+            for task_id in self.kill_times.due(ctx.now_us):
+                ctx.send(self.leader, self.kills[task_id])
+            self._repeat_wishes(ctx)
+        self._give_up_on_operations(ctx)
+        self._give_up_on_reads(ctx)
+
+    def _ask_about_silent_tasks(self, ctx: Context) -> None:
+        late = []
+        for task_id, launched_us in self.silent.items():
+            if launched_us + SILENCE_US > ctx.now_us:
+                break
+            late.append(task_id)
+        for task_id in late:
+            del self.silent[task_id]
+        asked = {
+            t: self.tasks[t].agent_id for t in late if t in self.tasks and self.tasks[t].state is TaskState.STAGING
+        }
+        if asked:
+            self.reconciling.add(asked)
+            self._ask_again(ctx)
+
+    def _repeat_wishes(self, ctx: Context) -> None:
+        """Say again how things should be now, for what the master has not confirmed."""
+        due = self.wish_times.due(ctx.now_us)
+        roles = tuple(role for role in due if role != DEMAND)
+        quiet = tuple(role for role in roles if role in self.suppressed)
+        loud = tuple(role for role in roles if role not in self.suppressed)
+        if DEMAND in due:
+            ctx.send(self.leader, RequestDemand(self.framework_id, self.demands, self._wish((DEMAND,), again=True)))
+        if quiet:
+            ctx.send(self.leader, Suppress(self.framework_id, quiet, self._wish(quiet, again=True)))
+        if loud:
+            ctx.send(self.leader, Revive(self.framework_id, loud, self._wish(loud, again=True)))
+
+    def _give_up_on_operations(self, ctx: Context) -> None:
+        late = [i for i, asked_us in self.operations.items() if asked_us + ANSWER_LIMIT_US <= ctx.now_us]
+        for operation_id in late:
+            del self.operations[operation_id]
+        text = f"the master did not answer within {ANSWER_LIMIT_US // SECOND_US} s"
+        for operation_id in late:
+            if not self._call(ctx, "on_operation", OperationResult(operation_id, False, "unknown", text)):
+                return
+
+    def _give_up_on_reads(self, ctx: Context) -> None:
+        late = [i for i, (_, asked_us) in self.reads.items() if asked_us + ANSWER_LIMIT_US <= ctx.now_us]
+        for operation_id in late:
+            del self.reads[operation_id]
+        text = f"the agent did not answer within {ANSWER_LIMIT_US // SECOND_US} s; read again"
+        for operation_id in late:
+            if not self._call(ctx, "on_file", FileData(operation_id, 0, 0, error=text)):
+                return

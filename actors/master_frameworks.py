@@ -199,6 +199,9 @@ class MasterFrameworks(MasterAgents):
             return framework
         if message.framework_id in self.roster.removed:
             self.refuse(ctx, sender, message, "removed", "Framework has been removed", fatal=True)
+        elif framework is not None and framework.connected and may_act_for(framework.info.principal, ctx.principal):
+            # It was told so already, in vain; subscribing again it would drive out its successor.
+            self.refuse(ctx, sender, message, "failed-over", "Framework failed over", fatal=True)
         else:
             text = f"Framework {message.framework_id} is not subscribed from here: subscribe first"
             self.refuse(ctx, sender, message, "not-subscribed", text)

@@ -152,7 +152,7 @@ def test_the_newest_connection_wins_and_keeps_the_tasks(allocator: Any) -> None:
     [new_offer] = world.offers("new")
     assert (old_offer.resources, False) == (new_offer.resources, new_offer.offer_id == old_offer.offer_id)
     world.deliver(F, Reconcile(framework))
-    assert world.one(F, Refused).reason == "not-subscribed"
+    assert (world.one(F, Refused).reason, refused.fatal) == ("failed-over", True)
 
 
 def test_a_changed_info_is_written_down_first_and_the_user_stays() -> None:

@@ -701,7 +701,7 @@ def test_nothing_is_done_in_the_name_of_somebody_else() -> None:
     framework, _ = world.run()
 
     for message in (Kill(framework, TaskId("t")), Accept(framework, ()), Reconcile(framework), Revive(framework)):
-        world.deliver("peer:evil/framework", message)
+        world.deliver("peer:evil/framework", message, principal="evil")
 
         refused = world.one("peer:evil/framework", Refused)
         assert ("not-subscribed", type(message).__name__) == (refused.reason, refused.about)

@@ -129,7 +129,7 @@ class Host:
         self.failure = None
         # pyright reads this file by its own folder too, and then takes this class and the imported one for two.
         process = self.process = Process(self, Supervisor(*self.supervision), self.node)  # pyright: ignore
-        self.world._happened("start", self.name, detail=str(self.incarnation))
+        self.world._happened("start", self.name, detail=f"{self.incarnation} {self.node}")
         for name, (factory, survives) in self._ports.items():
             process.ports[name] = self._start_port(name, factory, survives)
         for spec in self._actors.values():

@@ -47,9 +47,9 @@ class WorldSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Event(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """Something that happened. Kinds: `start`, `exit` (ended by itself or by `stop`), `failed` (its records cannot be
-    read), `crash`, `pause`, `cut`, `heal`, `break`; and in a process `message`, `timer`, `link_lost`, `synced`, `stop`
-    (of one actor), `port_timer`."""
+    """Something that happened. Kinds: `start` (the how manieth process, and its node), `exit` (ended by itself or by
+    `stop`), `failed` (its records cannot be read), `crash`, `pause`, `cut`, `heal`, `break`; and in a process
+    `message`, `timer`, `link_lost`, `synced`, `stop` (of one actor), `port_timer`."""
 
     number: int
     time_us: int
@@ -225,6 +225,10 @@ class World:
     def digest(self) -> str:
         """One word for all that happened so far."""
         return self._digest.hexdigest()
+
+    def history(self) -> list[Event]:
+        """The newest events, oldest first."""
+        return list(self._trace)
 
     def trace(self) -> list[str]:
         """The newest events, one line each."""

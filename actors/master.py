@@ -249,6 +249,9 @@ class Master(MasterOperators):
                 self.want_allocation(ctx)
             if is_next and framework.connected and task.forwarded not in TERMINAL:
                 task.forwarded = status.state
+            if not is_next and self.roster.is_acknowledged(task, status.update_id):
+                ctx.send(sender, AcknowledgeUpdate(message.framework_id, task.task_id, task.acknowledged))
+                return
         if framework.connected:
             ctx.send(framework.address, Update(message.framework_id, status, agent_address=agent.info.address))
 

@@ -231,6 +231,8 @@ class Roster:
     def _keep_waiting(self, task: TaskEntry, status: Status, now_us: int) -> bool:
         """Remember an update until it is acknowledged. False when the one before it was lost: both come again."""
         waiting, update_id, after = task.waiting, status.update_id, status.after_update_id
+        if task.acknowledged and self.is_acknowledged(task, update_id):
+            return False
         is_next = not after or after == task.acknowledged
         for known in waiting:
             if known.update_id == update_id:
@@ -254,6 +256,13 @@ class Roster:
             mine = [t for t in agent.tasks if t.executor_id == task.executor_id and t.framework_id == task.framework_id]
             if all(t.state is TaskState.DROPPED for t in mine):
                 self.forget_executor(agent, task.framework_id, task.executor_id)
+
+    def is_acknowledged(self, task: TaskEntry, update_id: UpdateId) -> bool:
+        """Whether the framework has this update: it, or a later one of the same launch, was acknowledged. The agent did
+        not hear of that, and repeats it."""
+        run, _, number = update_id.rpartition(":")
+        known_run, _, known_number = task.acknowledged.rpartition(":")
+        return run == known_run and number.isdecimal() and known_number.isdecimal() and int(number) <= int(known_number)
 
     def acknowledge(self, task: TaskEntry, update_id: UpdateId) -> None:
         """The framework has this update and all before it. With its end acknowledged a task is forgotten."""

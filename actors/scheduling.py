@@ -38,7 +38,7 @@ from mesos_actor.actors.messages.scheduler import (
     Update,
 )
 from mesos_actor.actors.messages.values import Filters, FrameworkInfo, Offer, Status
-from mesos_actor.actors.scheduling_actions import DEMAND, MAX_TASKS, TEARDOWN_RETRY_US, USER_KEY
+from mesos_actor.actors.scheduling_actions import DEMAND, MAX_OUTCOME_LENGTH, MAX_TASKS, TEARDOWN_RETRY_US, USER_KEY
 from mesos_actor.actors.scheduling_doubts import FrameworkDoubts
 from mesos_actor.actors.task import TERMINAL, Reason, TaskState
 
@@ -74,11 +74,13 @@ class FrameworkActor(FrameworkDoubts):
     # -- start and subscription -------------------------------------------------------------------------------------
 
     def on_start(self, ctx: Context) -> None:
+        ending: SubscriptionRecord | None = None
         for key, record in ctx.recovered.items():
             if isinstance(record, UserRecord):
                 self.kept[key.removeprefix(USER_KEY)] = record.data
             elif isinstance(record, SubscriptionRecord):
                 self.framework_id, self.operation_id = record.framework_id, record.operation_id
+                ending = record if record.ending else None
         self.author.framework_id = self.framework_id
         if not self._call(ctx, "on_start"):
             return
@@ -90,6 +92,8 @@ class FrameworkActor(FrameworkDoubts):
         if not self.operation_id:
             self.operation_id = OperationId(f"subscribe-{ctx.rng.getrandbits(128):032x}")
             ctx.persist(SUBSCRIPTION, SubscriptionRecord(self.framework_id, self.operation_id))
+        if ending is not None and self.teardown is None:
+            self._tear_down(ctx, ending.outcome)
         self._subscribe(ctx)
 
     def _subscribe(self, ctx: Context) -> None:
@@ -125,6 +129,14 @@ class FrameworkActor(FrameworkDoubts):
             ctx.send(self.leader, self.teardown)
         elif again or self._call(ctx, "on_registered", self.framework_id):
             self._resume(ctx, returning)
+
+    def stop(self, failover: bool, outcome: str) -> None:
+        """Being torn down is kept first: a process that dies of it must not take the master's word for a failure."""
+        self._going_on()
+        if not failover and self.framework_id:
+            record = SubscriptionRecord(self.framework_id, self.operation_id, True, outcome[:MAX_OUTCOME_LENGTH])
+            self.ctx.persist(SUBSCRIPTION, record)
+        super().stop(failover, outcome)
 
     def _keep_id(self, ctx: Context, framework_id: FrameworkId) -> None:
         """Kept before anything is sent that depends on it."""
@@ -385,6 +397,7 @@ class FrameworkActor(FrameworkDoubts):
             ctx.set_timer("teardown", TEARDOWN_RETRY_US)
         elif name == "teardown-limit":
             ctx.warn("teardown_unconfirmed", framework=self.framework_id)
+            ctx.persist(SUBSCRIPTION, SubscriptionRecord(self.framework_id, self.operation_id))
             self._end(ctx, "stopped; no master confirmed the teardown")
 
     def _pay(self, ctx: Context) -> None:

@@ -325,11 +325,16 @@ class FrameworkActions(CallbackActor):
         elif not self.framework_id:
             self._end(self.ctx, "stopped before it was registered")
         else:
-            operation = OperationId(f"teardown-{self.ctx.rng.getrandbits(64):016x}")
-            self.teardown = Teardown(self.framework_id, operation, outcome[:MAX_OUTCOME_LENGTH])
-            self._tell(self.teardown)
-            self.ctx.set_timer("teardown", TEARDOWN_RETRY_US)
-            self.ctx.set_timer("teardown-limit", TEARDOWN_LIMIT_US)
+            self._tear_down(self.ctx, outcome)
+
+    def _tear_down(self, ctx: Context, outcome: str) -> None:
+        """From now on only the end is seen to."""
+        operation = OperationId(f"teardown-{ctx.rng.getrandbits(64):016x}")
+        self.teardown = Teardown(self.framework_id, operation, outcome[:MAX_OUTCOME_LENGTH])
+        if self.leader:
+            ctx.send(self.leader, self.teardown)
+        ctx.set_timer("teardown", TEARDOWN_RETRY_US)
+        ctx.set_timer("teardown-limit", TEARDOWN_LIMIT_US)
 
     # -- shared -----------------------------------------------------------------------------------------------------
 

@@ -774,7 +774,40 @@ def test_stop_ends_when_nobody_confirms() -> None:
     effects = bench.timer("teardown-limit")
 
     assert isinstance(effects[-1], Stop)
-    assert not [e for e in effects if isinstance(e, Persist)]
+    (kept,) = [e.record for e in effects if isinstance(e, Persist)]
+    assert isinstance(kept, SubscriptionRecord)
+    assert (kept.framework_id, kept.ending) == (FRAMEWORK, False)  # it may be taken up again
+
+
+def test_a_run_that_died_while_it_was_torn_down_sees_that_through() -> None:
+    record = SubscriptionRecord(FRAMEWORK, OperationId("subscribe-1"), True, "failed: it rained")
+    bench = Bench(recovered={SUBSCRIPTION: record})
+
+    effects = bench.start()
+
+    assert [call[0] for call in bench.calls] == ["on_start"]
+    assert [type(message) for message in sent(effects)] == [Subscribe]
+    effects = bench.get(Refused("removed", "Framework has been removed", fatal=True))
+    assert isinstance(effects[-1], Stop)
+    assert bench.driver.failure is None
+    assert Persist(SUBSCRIPTION, None) in effects
+
+    again = Bench(recovered={SUBSCRIPTION: record})
+    again.start()
+    effects = again.get(Subscribed(FRAMEWORK, ClusterId("c0"), Term(1)))
+    (teardown,) = sent(effects)
+    assert isinstance(teardown, Teardown)
+    assert teardown.outcome == "failed: it rained"
+
+
+def test_the_wish_to_be_torn_down_is_kept_before_it_is_told() -> None:
+    bench = Bench()
+    bench.register()
+
+    effects = bench.acting(lambda f: f.stop(outcome="finished"))
+
+    kinds = [type(effect) for effect in effects if isinstance(effect, Persist | Send)]
+    assert kinds == [Persist, Send]
 
 
 def test_stop_reaches_a_master_that_was_away() -> None:

@@ -14,6 +14,10 @@ class SubscriptionRecord(Record, frozen=True):
     framework_id: FrameworkId
     operation_id: OperationId = OperationId("")
     """The name of its first Subscribe, kept before that is sent: a repeat after a crash makes no second framework."""
+    ending: bool = False
+    """It has asked to be torn down; whoever starts it again sees that through."""
+    outcome: str = ""
+    """How it said it ended."""
 
 
 class UserRecord(Record, frozen=True):

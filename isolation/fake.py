@@ -162,6 +162,7 @@ class FakeContainerizer:
 
     def start(self, outlet: Outlet) -> None:
         self._outlet = outlet
+        self._closed = self._repeat_is_set = False
         for container_id in list(self._survivors.containers):
             self._watch(container_id)
 

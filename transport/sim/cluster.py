@@ -68,12 +68,13 @@ class SimAgent:
 
     @property
     def up(self) -> bool:
-        """Whether the agent's process runs."""
-        return self.host.up
+        """Whether the agent lives."""
+        process = self.host.process
+        return process is not None and "agent" in process.cells and process.cells["agent"].actor is not None
 
     @property
     def actor(self) -> Agent:
-        """The living agent. Raises LookupError while it is down."""
+        """The living agent. Raises LookupError while it is down, or ends."""
         found = self.host.actor("agent")
         assert isinstance(found, Agent)
         return found
@@ -183,7 +184,7 @@ class SimFramework:
     @property
     def ended(self) -> bool:
         """Whether it has stopped by itself, or failed."""
-        return self._driver is not None and self._driver.ended
+        return self._driver is not None and self._driver.ended and not self.host.told_to_stop
 
     @property
     def failure(self) -> Exception | None:
@@ -218,7 +219,7 @@ class SimFramework:
         return self._driver
 
     def _down(self, kind: str) -> None:
-        self.host.retired = kind == "exit"
+        self.host.retired = kind == "exit" and not self.host.told_to_stop
 
 
 class SimCluster:

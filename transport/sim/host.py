@@ -48,6 +48,8 @@ class Host:
         self.process: Process | None = None
         self.failure: MesosActorError | None = None
         """What ended the last process, if an error did."""
+        self.told_to_stop = False
+        """Its newest process was sent SIGTERM: it ends, or ended, without having done its work."""
         self.retired = False
         """It has done its work: `World.calm` does not begin it again."""
         self.when_down: Callable[[str], None] | None = None
@@ -126,7 +128,7 @@ class Host:
         if self.process is not None:
             return self
         self.incarnation += 1
-        self.failure = None
+        self.failure, self.told_to_stop = None, False
         # pyright reads this file by its own folder too, and then takes this class and the imported one for two.
         process = self.process = Process(self, Supervisor(*self.supervision), self.node)  # pyright: ignore
         self.world._happened("start", self.name, detail=f"{self.incarnation} {self.node}")
@@ -150,6 +152,7 @@ class Host:
     def stop(self) -> None:
         """SIGTERM: `on_stop` everywhere; the process ends a little later."""
         if self.process is not None:
+            self.told_to_stop = True
             self.process.stop()
 
     def pause(self, duration_us: int) -> None:
@@ -174,6 +177,8 @@ class Host:
             self.world._happened(kind, self.name, detail=f"lost {max(0, lost - keep_unsynced)}")
             if self.when_down is not None:
                 self.when_down(kind)
+            if self.world.plan.calm and self.told_to_stop and not self.retired:
+                self.world.schedule.after(self.world.settings.restart_us, self.start)
 
     def _die_at_disk(self, process: Process) -> None:
         if self.process is process:

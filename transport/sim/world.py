@@ -211,8 +211,9 @@ class World:
         self.network.break_links(one, other)
 
     def calm(self) -> None:
-        """From now on nothing goes wrong: the plan rests, cuts are healed, hosts that are down begin again unless they
-        are `retired`. What was asked of the system must now come about in bounded time."""
+        """From now on nothing goes wrong: the plan rests, cuts are healed, and hosts that are down, or about to be
+        because they were told to stop, begin again unless they are `retired`. What was asked of the system must now
+        come about in bounded time."""
         self.plan.calm = True
         self.heal()
         for host in list(self.hosts.values()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
@@ -14,6 +15,7 @@ from mesos_actor.actors.errors import LocalError, Unavailable
 from mesos_actor.actors.frameworks.follow import INTERRUPT, MAX_FOLLOWED, Emit, FollowedBatch
 from mesos_actor.actors.frameworks.specs import BatchSpec
 from mesos_actor.actors.ids import FrameworkId, TaskId
+from mesos_actor.actors.logs import Log
 from mesos_actor.actors.messages.values import Offer, Status, Task
 from mesos_actor.actors.run import run
 from mesos_actor.actors.task import TaskState, is_terminal
@@ -77,7 +79,13 @@ def run_attended(spec: BatchSpec, masters: str, key_dir: str, insecure: bool, ti
     """Run the batch, return the exit status: the task's own, or that of the first of several that failed."""
     instances = sum(group.instances for group in spec.task)
     writer = _Writer(several=instances > 1)
-    batch = AttendedBatch(spec, writer.write, timeout_s)
+
+    def emit(task_id: TaskId, path: str, data: bytes) -> None:
+        writer.write(task_id, path, data)
+        if writer.unread and not batch.interrupted:
+            batch.post(INTERRUPT)
+
+    batch = AttendedBatch(spec, emit, timeout_s)
     if not batch.follow:
         note(f"mesos-actor: the output of more than {MAX_FOLLOWED} tasks stays with them: mesos-actor logs TASK")
 
@@ -90,7 +98,8 @@ def run_attended(spec: BatchSpec, masters: str, key_dir: str, insecure: bool, ti
     before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     started = time.monotonic()
     try:
-        run(batch, masters=masters or None, key_dir=key_dir or None, insecure=insecure)
+        # Warnings about links and late answers are for operators; who waits here is told by notes.
+        run(batch, masters=masters or None, key_dir=key_dir or None, insecure=insecure, log=Log(level="error"))
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -101,7 +110,7 @@ def run_attended(spec: BatchSpec, masters: str, key_dir: str, insecure: bool, ti
         )
     if not batch.follow:
         note(f"mesos-actor: {instances} tasks in {time.monotonic() - started:.2f} s, {batch.state.outcome}")
-    return _verdict(batch)
+    return 128 + signal.SIGPIPE if writer.unread else _verdict(batch)
 
 
 def _verdict(batch: FollowedBatch) -> int:
@@ -129,8 +138,19 @@ class _Writer:
         self.several = several
         #: (task, path) -> an unfinished line.
         self.partial: dict[tuple[TaskId, str], bytes] = {}
+        #: Whoever read us has gone (`| head`): what comes is thrown away.
+        self.unread = False
 
     def write(self, task_id: TaskId, path: str, data: bytes) -> None:
+        """Hand `data` on; once nobody reads it any more, `unread` is set and nothing is written."""
+        if self.unread:
+            return
+        try:
+            self._write(task_id, path, data)
+        except BrokenPipeError:
+            self.unread = True
+
+    def _write(self, task_id: TaskId, path: str, data: bytes) -> None:
         out = sys.stdout.buffer if path == "stdout" else sys.stderr.buffer
         if not self.several:
             out.write(data)
@@ -144,6 +164,10 @@ class _Writer:
 
     def finish(self) -> None:
         """Lines that never ended are shown with an end."""
+        if self.unread:
+            # The interpreter would try once more to write at its end, and complain.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return
         for (task_id, path), rest in self.partial.items():
             out = sys.stdout.buffer if path == "stdout" else sys.stderr.buffer
             out.write(b"[" + task_id.encode() + b"] " + rest + b"\n")

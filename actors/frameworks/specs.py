@@ -88,6 +88,8 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     def check(self, where: str) -> None:
         if bool(self.command) == bool(self.shell):
             raise InvalidInput(f"{where}: give exactly one of `command` (a list) and `shell` (a text)")
+        if self.command and not self.command[0]:
+            raise InvalidInput(f"{where}.command: its first word is empty; name the program to run")
         if self.ports < 0 or self.ports > 100:
             raise InvalidInput(f"{where}.ports: {self.ports} is not a number of ports from 0 to 100")
         if not self.resources(where):

@@ -157,6 +157,12 @@ WRONG = [
     (["service", "scale", "web", "many"], "many"),
     (["weight", "a role", "1"], "contains invalid characters"),
     (["weight", "role", "much"], "much is no weight"),
+    (["weight", "role", "0"], "0 is no weight"),
+    (["weight", "role", "1.2345"], "1.2345 is no weight"),
+    (["weight", "..", "1"], "Role"),
+    (["submit", "--resume", "no-such-id"], "nothing with this id was submitted from here"),
+    (["service", "apply", "/no/such/file"], "/no/such/file: No such file or directory"),
+    (["run", "--", ""], "run.command: its first word is empty"),
     (["completion", "tcsh"], "tcsh is not one of bash, zsh, fish"),
     (["logs", "--tail", "-1", "t"], "--tail"),
     (["start", "--port", "99999"], "--port: 99999 is out of range"),
@@ -175,6 +181,29 @@ WRONG = [
 @pytest.mark.parametrize(("arguments", "words"), WRONG, ids=[" ".join(arguments) for arguments, _ in WRONG])
 def test_wrong_words_end_in_one_line(cli, arguments: list[str], words: str) -> None:  # type: ignore[no-untyped-def]
     wrong(cli(*arguments), words)
+
+
+SPECS = {
+    "not = [toml": "cannot be read as TOML or JSON",
+    '{"name": "x", "task": []}': "task: a batch has from 1 to",
+    '{"name": "x", "task": [{"name": "t", "comand": ["true"]}]}': "did you mean 'command'?",
+    '{"name": "x", "task": [{"name": "t", "command": ["true"], "cpus": -1}]}': "task[0] (t): ",
+    '{"name": "x", "task": [{"name": "t", "command": ["true"], "after": ["t"]}]}': "wait for one another: t",
+    '{"name": "x", "task": [{"name": "t", "command": "true"}]}': "Expected `array`, got `str`",
+}
+
+
+@pytest.mark.parametrize("text", SPECS)
+def test_submit_names_what_is_wrong_in_a_file(cli, tmp_path: Path, text: str) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "bad.spec").write_text(text)
+
+    wrong(cli("submit", str(tmp_path / "bad.spec")), SPECS[text])
+
+
+def test_a_service_with_less_than_no_copies(cli, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "bad.toml").write_text('name = "x"\ncommand = ["true"]\ninstances = -1')
+
+    wrong(cli("service", "apply", str(tmp_path / "bad.toml")), "instances: -1 is not from 0")
 
 
 def test_a_config_file_that_cannot_be_read_is_named(cli, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

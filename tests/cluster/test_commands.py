@@ -60,9 +60,7 @@ def test_logs_that_cannot_be_read(shared: Cluster) -> None:
     assert shared.cli("wait", framework_id).status == 0
     cases = [
         (("logs", "no-such-task"), "there is no task 'no-such-task'"),
-        (("logs", "--file", "no-such-file", "short.0"), "no-such-file"),
         (("logs", "--file", "../../../../state.sqlite3", "short.0"), "state.sqlite3"),
-        (("logs", "--file", "/etc/passwd", "short.0"), "/etc/passwd"),
     ]
     for arguments, words in cases:
         ended = shared.cli(*arguments)
@@ -141,9 +139,6 @@ def test_weights_and_roles(shared: Cluster, tmp_path: Path) -> None:
     assert row["frameworks"] == 1
     assert "science" in shared.ok("roles")
     assert shared.cli("wait", framework_id).status == 0
-    for role, value in (("science", "0"), ("science", "x"), ("..", "1"), ("science", "1.2345")):
-        ended = shared.cli("weight", role, value)
-        assert (ended.status, len(ended.err.splitlines())) == (2, 1), ended
 
 
 def test_offers_show_who_holds_what(shared: Cluster) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 
-from tests.cluster.real_cluster import Cluster, is_alive, until
+from tests.cluster.real_cluster import LIMIT_S, Cluster, is_alive, until
 
 
 def test_the_output_and_the_status_of_the_command_are_those_of_run(shared: Cluster) -> None:
@@ -131,3 +133,15 @@ def test_a_run_that_is_killed_takes_its_task_with_it(shared: Cluster) -> None:
     run.kill()
 
     until(lambda: not is_alive(pid), "the task has ended")
+
+
+def test_run_ends_when_nobody_reads_its_output(shared: Cluster) -> None:
+    line = f"{sys.executable} -m mesos_actor run -- yes | head -1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", line], env=shared.environment(), capture_output=True, text=True, timeout=LIMIT_S, check=True
+    )
+
+    assert done.stdout == f"y\n{128 + signal.SIGPIPE}\n"
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert shared.rows("tasks", state="RUNNING") == []

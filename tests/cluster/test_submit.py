@@ -85,30 +85,6 @@ def test_a_finished_batch_that_is_resumed_does_not_run_again(shared: Cluster, tm
     assert (tmp_path / "ran").read_text() == "x\n"
 
 
-def test_submit_names_what_is_wrong_in_a_file(shared: Cluster) -> None:
-    cases = {
-        "not = [toml": "cannot be read as TOML or JSON",
-        '{"name": "x", "task": []}': "task: a batch has from 1 to",
-        '{"name": "x", "task": [{"name": "t", "comand": ["true"]}]}': "did you mean 'command'?",
-        '{"name": "x", "task": [{"name": "t", "command": ["true"], "cpus": -1}]}': "task[0] (t): ",
-        '{"name": "x", "task": [{"name": "t", "command": ["true"], "after": ["t"]}]}': "wait for one another: t",
-    }
-    for text, words in cases.items():
-        ended = shared.cli("submit", shared.file("bad.spec", text))
-        assert ended.status == 2, ended
-        assert words in ended.err, ended
-        assert len(ended.err.splitlines()) == 1
-
-
-def test_submit_from_standard_input_and_of_nothing(shared: Cluster) -> None:
-    nothing = shared.cli("submit", "-")
-    unknown = shared.cli("submit", "--resume", "no-such-id")
-
-    assert nothing.status == 2, nothing
-    assert unknown.status == 2, unknown
-    assert "nothing with this id was submitted from here" in unknown.err
-
-
 def test_submit_without_a_master_leaves_no_scheduler(shared: Cluster) -> None:
     spec = json.dumps({"name": "lost", "task": [{"name": "t", "command": ["true"]}]})
     ended = shared.cli("submit", "--masters", "127.0.0.1:1", "--timeout", "2", shared.file("lost.json", spec))

@@ -112,6 +112,9 @@ class MasterFrameworks(MasterAgents):
             text = f"Framework {message.framework_id} belongs to another principal than '{request.principal}'"
             self.refuse(ctx, request.sender, message, "unauthorized", text, fatal=True)
             return
+        if 0 < message.incarnation < framework.incarnation:
+            self.refuse(ctx, request.sender, message, "failed-over", "Framework failed over", fatal=True)
+            return
         # As in Mesos, the user cannot change; who it belongs to neither.
         info = replace(message.info, user=framework.info.user, principal=framework.info.principal)
         subject = ("framework", framework.framework_id)
@@ -180,7 +183,7 @@ class MasterFrameworks(MasterAgents):
         if framework.connected and framework.address != sender:
             refused = Refused("failed-over", "Framework failed over", fatal=True, about="Subscribe")
             ctx.send(framework.address, refused)
-        framework.suppressed = message.suppressed_roles
+        framework.suppressed, framework.incarnation = message.suppressed_roles, message.incarnation
         self.roster.connect_framework(framework, sender)
         ctx.cancel_timer(f"failover:{framework.framework_id}")
         self._armed.discard(f"failover:{framework.framework_id}")

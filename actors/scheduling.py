@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from types import MappingProxyType
 
+from msgspec.structs import replace
+
 from mesos_actor.actors.actor import SECOND_US, Context, handles
 from mesos_actor.actors.callbacks import Host
 from mesos_actor.actors.core.leader_search import LeaderSearch
@@ -66,6 +68,7 @@ class FrameworkActor(FrameworkDoubts):
         self.search = LeaderSearch(masters)
         self.info = FrameworkInfo(name="")
         self.operation_id = OperationId("")
+        self.incarnation = 0
         self.cluster_id = ClusterId("")
         self.term = Term(0)
         framework.tasks = MappingProxyType(self.tasks)
@@ -80,6 +83,7 @@ class FrameworkActor(FrameworkDoubts):
                 self.kept[key.removeprefix(USER_KEY)] = record.data
             elif isinstance(record, SubscriptionRecord):
                 self.framework_id, self.operation_id = record.framework_id, record.operation_id
+                self.incarnation = record.incarnation
                 ending = record if record.ending else None
         self.author.framework_id = self.framework_id
         if not self._call(ctx, "on_start"):
@@ -91,16 +95,22 @@ class FrameworkActor(FrameworkDoubts):
             raise
         if not self.operation_id:
             self.operation_id = OperationId(f"subscribe-{ctx.rng.getrandbits(128):032x}")
-            ctx.persist(SUBSCRIPTION, SubscriptionRecord(self.framework_id, self.operation_id))
+        self.incarnation += 1
         if ending is not None and self.teardown is None:
             self._tear_down(ctx, ending.outcome)
+        ctx.persist(SUBSCRIPTION, self._record())
         self._subscribe(ctx)
+
+    def _record(self) -> SubscriptionRecord:
+        ending, outcome = self.teardown is not None, self.teardown.outcome if self.teardown is not None else ""
+        return SubscriptionRecord(self.framework_id, self.operation_id, ending, outcome, self.incarnation)
 
     def _subscribe(self, ctx: Context) -> None:
         """Ask the current candidate; the timer goes on when it does not answer."""
         ctx.watch(node_of(self.search.current))
         suppressed = tuple(self.suppressed)
-        ctx.send(self.search.current, Subscribe(self.info, self.framework_id, suppressed, self.operation_id))
+        subscribe = Subscribe(self.info, self.framework_id, suppressed, self.operation_id, self.incarnation)
+        ctx.send(self.search.current, subscribe)
         ctx.set_timer("subscribe", self.search.pause_us(ctx.rng))
 
     @handles(Subscribed)
@@ -134,14 +144,14 @@ class FrameworkActor(FrameworkDoubts):
         """Being torn down is kept first: a process that dies of it must not take the master's word for a failure."""
         self._going_on()
         if not failover and self.framework_id:
-            record = SubscriptionRecord(self.framework_id, self.operation_id, True, outcome[:MAX_OUTCOME_LENGTH])
+            record = replace(self._record(), ending=True, outcome=outcome[:MAX_OUTCOME_LENGTH])
             self.ctx.persist(SUBSCRIPTION, record)
         super().stop(failover, outcome)
 
     def _keep_id(self, ctx: Context, framework_id: FrameworkId) -> None:
         """Kept before anything is sent that depends on it."""
         self.framework_id = self.author.framework_id = framework_id
-        ctx.persist(SUBSCRIPTION, SubscriptionRecord(framework_id, self.operation_id))
+        ctx.persist(SUBSCRIPTION, self._record())
 
     def _resume(self, ctx: Context, returning: bool) -> None:
         """Say again what the master, which may be another one, cannot know."""
@@ -397,7 +407,7 @@ class FrameworkActor(FrameworkDoubts):
             ctx.set_timer("teardown", TEARDOWN_RETRY_US)
         elif name == "teardown-limit":
             ctx.warn("teardown_unconfirmed", framework=self.framework_id)
-            ctx.persist(SUBSCRIPTION, SubscriptionRecord(self.framework_id, self.operation_id))
+            ctx.persist(SUBSCRIPTION, replace(self._record(), ending=False))
             self._end(ctx, "stopped; no master confirmed the teardown")
 
     def _pay(self, ctx: Context) -> None:

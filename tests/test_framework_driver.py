@@ -215,7 +215,8 @@ def test_the_name_of_the_subscription_is_kept_before_it_is_sent() -> None:
     assert [Persist, Watch, Send, SetTimer] == kinds
     (message,) = sent(effects)
     assert isinstance(message, Subscribe)
-    assert effects[0] == Persist(SUBSCRIPTION, SubscriptionRecord(FrameworkId(""), message.operation_id))
+    record = SubscriptionRecord(FrameworkId(""), message.operation_id, incarnation=1)
+    assert effects[0] == Persist(SUBSCRIPTION, record)
     assert message.operation_id
 
 
@@ -235,14 +236,14 @@ def test_the_id_is_kept_before_the_author_hears_of_it_and_acts() -> None:
 
 def test_after_a_restart_it_comes_back_under_its_id_with_its_records() -> None:
     kept: dict[str, Record] = {
-        SUBSCRIPTION: SubscriptionRecord(FRAMEWORK, OperationId("subscribe-1")),
+        SUBSCRIPTION: SubscriptionRecord(FRAMEWORK, OperationId("subscribe-1"), incarnation=4),
         "user/jobs": UserRecord(b"12"),
     }
     bench = Bench(recovered=kept)
 
     (message,) = sent(bench.start())
 
-    assert message == Subscribe(bench.driver.info, FRAMEWORK, (), OperationId("subscribe-1"))
+    assert message == Subscribe(bench.driver.info, FRAMEWORK, (), OperationId("subscribe-1"), 5)
     assert bench.framework.kept == {"jobs": b"12"}
     effects = bench.get(Subscribed(FRAMEWORK, ClusterId("c0"), Term(1), OperationId("subscribe-1")))
     assert sent(effects, Reconcile) == [Reconcile(FRAMEWORK)]

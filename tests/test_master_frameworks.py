@@ -337,3 +337,16 @@ def test_only_so_many_removed_frameworks_are_remembered_with_their_tasks() -> No
 
     assert [entry.info.name for entry in world.master.roster.completed] == ["g"]
     assert [row["state"] for row in world.ask("frameworks")] == ["removed", "removed"]
+
+
+def test_a_late_word_of_a_dead_process_does_not_drive_out_its_successor() -> None:
+    world = World()
+    framework = world.framework("f")
+    info = world.master.roster.frameworks[framework].info
+    world.deliver("peer:new/framework", Subscribe(info, framework, incarnation=2))
+    assert isinstance(world.one("peer:new/framework", Subscribed), Subscribed)
+
+    world.deliver("peer:old/framework", Subscribe(info, framework, incarnation=1))
+
+    assert world.one("peer:old/framework", Refused).reason == "failed-over"
+    assert world.master.roster.frameworks[framework].address == "peer:new/framework"

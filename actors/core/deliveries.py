@@ -1,47 +1,67 @@
 """Which reliable updates were delivered already: repeats are answered without troubling anybody twice.
 
-Updates come at least once (mesos-style streams: the sender repeats until acknowledged). What is remembered is bounded;
-a repeat that comes after its id was forgotten is delivered again, which receivers must stand anyway after a restart.
+Updates come at least once, in the order of their numbers (core/updates.py: an id is `<run>:<n>`, and an acknowledgement
+covers all that went before). What is remembered is bounded; a repeat that comes after its run was forgotten is
+delivered again, which receivers must stand anyway after a restart.
 """
 
 from __future__ import annotations
 
-from collections import deque
-
 MAX_REMEMBERED = 100_000
-"""Update ids kept; the oldest goes first."""
+"""Runs kept; the one met first goes first."""
+
+NONE = -1
 
 
 class Deliveries:
-    """Maps each remembered id to whether it was acknowledged."""
+    """Of each run: the newest update met, and the newest acknowledged."""
 
     def __init__(self, limit: int = MAX_REMEMBERED) -> None:
         self._limit = limit
-        self._acknowledged: dict[str, bool] = {}
-        self._order: deque[str] = deque()
+        #: run -> [number met, number acknowledged]
+        self._runs: dict[str, list[int]] = {}
 
     def __len__(self) -> int:
-        return len(self._acknowledged)
+        return len(self._runs)
 
     def is_new(self, update_id: str) -> bool:
-        """Whether this id is met for the first time; from then on it is remembered as not acknowledged."""
-        if update_id in self._acknowledged:
+        """Whether neither this update nor a later one of its run was met before; from then on it is remembered, as not
+        acknowledged. An older one may still come when the one who met it has been restarted: it is history."""
+        run, number = _parts(update_id)
+        known = self._runs.get(run)
+        if known is None:
+            if len(self._runs) >= self._limit:
+                del self._runs[next(iter(self._runs))]
+            self._runs[run] = [number, NONE]
+            return True
+        if number <= known[0]:
             return False
-        if len(self._order) >= self._limit:
-            del self._acknowledged[self._order.popleft()]
-        self._order.append(update_id)
-        self._acknowledged[update_id] = False
+        known[0] = number
         return True
 
     def follows(self, after_update_id: str) -> bool:
-        """Whether an update that comes after this one may be taken now: it names none, or one that is remembered.
+        """Whether an update that comes after this one may be taken now: it names none, or one that was met.
         Otherwise the earlier one was lost on the way; both come again, in order (core/updates.py)."""
-        return not after_update_id or after_update_id in self._acknowledged
+        if not after_update_id:
+            return True
+        run, number = _parts(after_update_id)
+        known = self._runs.get(run)
+        return known is not None and number <= known[0]
 
     def acknowledge(self, update_id: str) -> None:
         """Note that the answer to this id is on its way. Ids that are not remembered are ignored."""
-        if update_id in self._acknowledged:
-            self._acknowledged[update_id] = True
+        run, number = _parts(update_id)
+        known = self._runs.get(run)
+        if known is not None and known[1] < number <= known[0]:
+            known[1] = number
 
     def is_acknowledged(self, update_id: str) -> bool:
-        return self._acknowledged.get(update_id, False)
+        run, number = _parts(update_id)
+        known = self._runs.get(run)
+        return known is not None and number <= known[1]
+
+
+def _parts(update_id: str) -> tuple[str, int]:
+    """Run and number; an id of another form is a run of its own."""
+    run, _, number = update_id.rpartition(":")
+    return (run, int(number)) if number.isdecimal() and len(number) < 19 else (update_id, 0)

@@ -165,6 +165,7 @@ class FrameworkEntry:
         "connected",
         "deadline_us",
         "framework_id",
+        "incarnation",
         "info",
         "number",
         "recorded_deadline_us",
@@ -184,6 +185,8 @@ class FrameworkEntry:
         self.deadline_us = record.deadline_us
         #: what the registry says
         self.recorded_deadline_us = record.deadline_us
+        #: the newest process that subscribed, by its own count
+        self.incarnation = 0
         self.suppressed: tuple[Role, ...] = ()
         self.tasks: dict[TaskId, TaskEntry] = {}
         self.unreachable: dict[TaskId, TaskEntry] = {}

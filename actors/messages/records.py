@@ -18,6 +18,8 @@ class SubscriptionRecord(Record, frozen=True):
     """It has asked to be torn down; whoever starts it again sees that through."""
     outcome: str = ""
     """How it said it ended."""
+    incarnation: int = 0
+    """How many processes it has had: what an earlier one sent and that comes late is not taken for news."""
 
 
 class UserRecord(Record, frozen=True):

@@ -30,6 +30,8 @@ class Subscribe(Message, frozen=True):
     suppressed_roles: tuple[Role, ...] = ()
     operation_id: OperationId = OperationId("")
     """Chosen once per new framework and repeated on a retry, so that a lost answer does not make two frameworks."""
+    incarnation: int = 0
+    """Higher in each process of a framework: a late word of a dead one does not drive out its successor."""
 
 
 class Accept(Message, frozen=True):

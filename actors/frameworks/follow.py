@@ -46,7 +46,9 @@ class _Stream:
     offset_bytes: int = 0
     wait_s: float = WAIT_LEAST_S
     asked: int = 0
-    """Requests without an answer."""
+    """Requests since the last answer."""
+    number: int = 0
+    """Of the newest request. Only its answer counts: an older one may tell of the file before the task's last words."""
     ended: bool = False
     """The task has ended: read to the end, then be done."""
 
@@ -65,7 +67,8 @@ class FollowedBatch(Batch):
         self.ending = False
 
     def on_progress(self, status: Status) -> None:
-        if is_terminal(status.state) or status.state is TaskState.UNREACHABLE:
+        ended = is_terminal(status.state) or status.state in (TaskState.UNREACHABLE, TaskState.UNKNOWN)
+        if ended:
             self.ended[status.task_id] = status
         if not self.follow or not status.container_id:
             return
@@ -73,17 +76,12 @@ class FollowedBatch(Batch):
             key = f"{path}/{status.task_id}"
             stream = self.streams.get(key)
             if stream is None:
-                if is_terminal(status.state) and status.state not in (
-                    TaskState.FINISHED,
-                    TaskState.FAILED,
-                    TaskState.KILLED,
-                ):
+                if ended and status.state not in (TaskState.FINISHED, TaskState.FAILED, TaskState.KILLED):
                     continue
                 self.streams[key] = stream = _Stream(status, path)
             elif stream.status.container_id == status.container_id:
                 stream.status = status
-            if is_terminal(status.state):
-                stream.ended = True
+            stream.ended = stream.ended or ended
             if status.reason is not Reason.RECONCILIATION:
                 self._ask(key, stream)
 
@@ -102,13 +100,15 @@ class FollowedBatch(Batch):
 
     def _ask(self, key: str, stream: _Stream) -> None:
         stream.asked += 1
-        self.read_file(stream.status, stream.path, stream.offset_bytes, CHUNK_BYTES, operation_id=key)
+        stream.number += 1
+        name = f"{stream.number}/{key}"
+        self.read_file(stream.status, stream.path, stream.offset_bytes, CHUNK_BYTES, operation_id=name)
         self.set_timer(key, GIVE_UP_S)
 
     def on_file(self, file: FileData) -> None:
-        key = file.operation_id
+        number, _, key = file.operation_id.partition("/")
         stream = self.streams.get(key)
-        if stream is None or (file.offset_bytes != stream.offset_bytes and not file.error):
+        if stream is None or number != str(stream.number):
             return
         if file.error:
             self._failed(key, stream)

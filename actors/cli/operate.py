@@ -27,6 +27,7 @@ def register(app: typer.Typer) -> None:
 SERVICES = (
     Column("SERVICE", "name"),
     Column("FRAMEWORK", "framework_id"),
+    Column("STATE", "state"),
     Column("RUNNING", lambda row: f"{row.get('running', '?')}/{row.get('instances', '?')}", right=True),
     Column("VERSION", "version", right=True),
     Column("COPIES", lambda row: [c["task_id"] for c in row.get("copies", []) if c["task_id"]]),
@@ -74,9 +75,11 @@ def list_services(
     rows = []
     for framework in _services(masters, key_dir, insecure, timeout, ""):
         if framework["state"] == "active":
-            rows.append(_instruct(masters, key_dir, insecure, timeout, framework, {"do": "show"}))
+            shown = _instruct(masters, key_dir, insecure, timeout, framework, {"do": "show"})
+            rows.append({**shown, "state": "active"})
         else:
-            rows.append({"name": framework["name"], "framework_id": framework["framework_id"], "copies": []})
+            known = {"name": framework["name"], "framework_id": framework["framework_id"]}
+            rows.append({**known, "state": framework["state"], "copies": []})
     print_rows(rows, SERVICES, as_json, "no services; start one with: mesos-actor service apply FILE")
 
 
@@ -129,6 +132,12 @@ def _instruct(
     masters: str, key_dir: str, insecure: bool, timeout: float, framework: Row, wanted: dict[str, Any]
 ) -> dict[str, Any]:
     """Ask a service for something; the service as it then stands."""
+    if framework["state"] != "active":
+        fail(
+            f"the scheduler of service {framework['name']} is {framework['state']}; on the host where it was applied, "
+            f"start it again with: mesos-actor submit --resume {framework['framework_id']}; or end the service with: "
+            f"mesos-actor teardown {framework['framework_id']}"
+        )
     from mesos_actor.actors.client import new_id, order
     from mesos_actor.actors.ids import FrameworkId
     from mesos_actor.actors.messages.clients import Instruct

@@ -168,6 +168,7 @@ def test_an_agent_that_is_gone_may_not_come_back(cluster: Cluster) -> None:
     assert ended.status == 1, ended
     assert "gone" in ended.err
     assert cluster.task("lost.0")["state"] == "GONE_BY_OPERATOR"
+    until(lambda: not cluster.pids_with("sleep 86405"), "what it ran has been ended")
     assert [a for a in cluster.rows("agents") if a["state"] == "active"] == []
     again = cluster.spawn_start("h1", "--as", "agent", "--work-dir", str(cluster.directory / "h1"))
     assert again.ended().status == 1

@@ -9,7 +9,7 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -34,7 +34,7 @@ from mesos_actor.actors.run import client_keys, master_addresses
 from mesos_actor.actors.runtime import Runtime
 from mesos_actor.actors.task import TERMINAL
 from mesos_actor.transport.security import Keys
-from mesos_actor.transport.transport import Transport
+from mesos_actor.transport.transport import Deliver, LinkLost, Transport
 from mesos_actor.transport.zmq import ZmqTransport
 
 Row = dict[str, Any]
@@ -65,7 +65,13 @@ class Client:
         self.timeout_s = timeout_s
         self._answers = _Answers()
         self._leader = self.masters[0]
-        self._runtime = Runtime(transport=lambda deliver, lost: _transport(keys, deliver, lost), log=Log(level="error"))
+        #: The newest thing the transport had to report, for when nobody answers.
+        self._reported = ""
+
+        def transport(deliver: Deliver, lost: LinkLost) -> Transport:
+            return ZmqTransport(security=keys, on_deliver=deliver, on_link_lost=lost, report=self._on_report)
+
+        self._runtime = Runtime(transport=transport, log=Log(level="error"))
         self._runtime.add_port("client", self._answers)
 
     async def __aenter__(self) -> Client:
@@ -139,16 +145,22 @@ class Client:
                 self._leader = self._next_master(attempt)
             attempt += 1
         names = ", ".join(self.masters)
-        raise Unavailable(
-            f"no leading master answered within {self.timeout_s:g} s at {names}; is one running, and is this its key?"
-        )
+        raise Unavailable(f"no leading master answered within {self.timeout_s:g} s at {names}; {self._hint()}")
+
+    def _on_report(self, event: str, fields: Mapping[str, object]) -> None:
+        self._reported = event
+
+    def _hint(self) -> str:
+        if self._reported == "handshakes_failed":
+            return "something is there, but the handshake failed: is this its key, and are both --insecure or neither?"
+        if self._reported == "refused.by-peer":
+            return (
+                "it does not know our key: is this the cluster's --key-dir, or is a client's key not authorized there?"
+            )
+        return "is one running, and is this its key?"
 
     def _next_master(self, attempt: int) -> Address:
         return self.masters[(attempt + 1) % len(self.masters)]
-
-
-def _transport(keys: Keys | None, deliver: Any, lost: Any) -> Transport:
-    return ZmqTransport(security=keys, on_deliver=deliver, on_link_lost=lost)
 
 
 class _Answers:

@@ -1,7 +1,7 @@
 """The launcher's memory: an append-only file that says which containers were started and how they ended.
 
 A record is its length, its crc32 (both little-endian, 4 bytes) and a msgpack array. What is written survives the
-launcher's death at once (the page cache does) and the host's after `flush(sync=True)`. A torn tail is cut; damage in
+launcher's death at once (the page cache does) and the host's after `sync`. A torn tail is cut; damage in
 the middle is kept aside under `<name>.damaged` and said. Standard library and msgpack only: the launcher imports this.
 """
 
@@ -67,7 +67,6 @@ class ExitLog:
         self._directory = directory
         self._name = name
         self._pending = bytearray()
-        self._needs_sync = False
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         self._descriptor = os.open(name, flags, 0o600, dir_fd=directory)
         with os.fdopen(os.dup(self._descriptor), "rb") as file:
@@ -93,14 +92,13 @@ class ExitLog:
         finally:
             os.close(descriptor)
 
-    def add(self, record: list[Any], sync: bool = False) -> None:
-        """Append `record` at the next `flush`; `sync`: that flush must reach the disk."""
+    def add(self, record: list[Any]) -> None:
+        """Append `record` at the next `flush`."""
         self._pending += _frame(record)
-        self._needs_sync = self._needs_sync or sync
 
     def flush(self) -> None:
-        """Write what was added, and sync it when asked for. Raises OSError (a full disk, mostly): nothing is lost
-        then, the next flush tries again."""
+        """Write what was added. Raises OSError (a full disk, mostly): nothing is lost then, the next flush tries
+        again."""
         if self._pending:
             try:
                 written = os.pwrite(self._descriptor, self._pending, self.size_bytes)
@@ -113,9 +111,10 @@ class ExitLog:
                 raise
             self.size_bytes += written
             self._pending.clear()
-        if self._needs_sync:
-            os.fdatasync(self._descriptor)
-            self._needs_sync = False
+
+    def sync(self) -> None:
+        """Have what was written reach the disk. Raises OSError."""
+        os.fdatasync(self._descriptor)
 
     @property
     def pending_bytes(self) -> int:

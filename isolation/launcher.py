@@ -8,9 +8,10 @@ forks. It imports the standard library and msgpack, nothing else, and stays near
     launcher.log    what it has to say, bounded
     exits.log       what was started and how it ended (exit_log.py)
 
-One turn of the loop: read what there is, launch a bounded slice, reap everybody who died, write and sync once, answer
-with one write. It ends by itself when nothing has run and nobody was connected for a while; exits that no agent has
-taken over yet stay in exits.log for the next launcher.
+One turn of the loop: read what there is, launch a bounded slice, reap everybody who died, write once, answer with one
+write. The sync comes a moment later, and only for exits that no agent has taken over by then: an agent that has one
+syncs its own checkpoint before it tells anybody. The launcher ends by itself when nothing has run and nobody was
+connected for a while; exits that no agent has taken over yet stay in exits.log for the next launcher.
 """
 
 # ruff: noqa: PTH108, PTH208

@@ -29,6 +29,8 @@ from mesos_actor.isolation.exit_log import COMPACT_ABOVE_BYTES, ExitLog
 from mesos_actor.isolation.launcher_wire import MAX_CONTAINERS
 from mesos_actor.isolation.spawn import Program, SpawnError, spawn
 
+SYNC_AFTER_S = 0.05
+"""How long an exit may be in memory and the page cache only, while an agent is expected to take it over."""
 LOG_RETRY_S = 1.0
 """How often a disk that refused the exit log is tried again."""
 
@@ -56,6 +58,7 @@ class Watcher:
         self._children = tree.OwnChildren()
         self.adoption = Adoption(self._end, say)
         self._log_retry_at: float | None = None
+        self._sync_at: float | None = None
         self.events: list[dict[str, Any]] = []
 
     def recover(self) -> None:
@@ -165,7 +168,7 @@ class Watcher:
                 continue
             if not container.main_noted:
                 container.main_noted = True
-                self._log.add(["main", container.id, container.code], sync=True)
+                self._log.add(["main", container.id, container.code])
             if container.is_due():
                 self._signal_strays(container, signal.SIGKILL)
         if not self.running:
@@ -177,7 +180,9 @@ class Watcher:
         container.ended = True
         container.deadline = None
         self.running -= 1
-        self._log.add(["exited", container.id, container.code, container.killed, container.text], sync=True)
+        self._log.add(["exited", container.id, container.code, container.killed, container.text])
+        if self._sync_at is None:
+            self._sync_at = time.monotonic() + SYNC_AFTER_S
         self.events.append(container.exit_event())
 
     def _find_strays(self) -> None:
@@ -257,10 +262,23 @@ class Watcher:
                 looked = True
             self._signal_family(container, signal.SIGKILL)
         self.adoption.on_time()
+        if self._sync_at is not None and self._sync_at <= now:
+            self._sync()
+
+    def _sync(self) -> None:
+        """Put on disk what no agent has taken over within SYNC_AFTER_S: as long as an agent is there, its checkpoint
+        is what must not be lost, and it is synced before anybody is told."""
+        self._sync_at = None
+        if len(self.containers) == self.running:
+            return
+        try:
+            self._log.sync()
+        except OSError as error:
+            self._say(f"cannot sync the exit log: {error}")
 
     def next_time(self) -> float | None:
         """When `on_time` or `flush` is due, on the monotonic clock."""
-        times = [t for t in (self.adoption.look_again_at, self._log_retry_at) if t is not None]
+        times = [t for t in (self.adoption.look_again_at, self._log_retry_at, self._sync_at) if t is not None]
         if self._deadlines:
             times.append(self._deadlines[0][0])
         return min(times, default=None)
@@ -320,7 +338,7 @@ class Watcher:
         return True
 
     def flush(self) -> bool:
-        """Make what happened durable. False: the disk refuses, nothing may be told yet; try again at `next_time`."""
+        """Write down what happened. False: the disk refuses, nothing may be told yet; try again at `next_time`."""
         if not self._write():
             return False
         if self._log.size_bytes > COMPACT_ABOVE_BYTES + 2 * _RECORDS_BYTES * len(self.containers):

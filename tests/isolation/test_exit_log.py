@@ -28,7 +28,7 @@ def directory(tmp_path: Path) -> Iterator[int]:
 def test_records_come_back(directory: int) -> None:
     log = ExitLog(directory, NAME)
     log.add(["intent", "a", "/x"])
-    log.add(["exited", "a", -9, True, ""], sync=True)
+    log.add(["exited", "a", -9, True, ""])
     log.flush()
     log.close()
 
@@ -88,7 +88,7 @@ def test_full_disk_loses_nothing(directory: int, tmp_path: Path, monkeypatch: py
     log = ExitLog(directory, NAME)
     really = os.pwrite
     monkeypatch.setattr(os, "pwrite", lambda fd, data, at: really(fd, data[:5], at) if at else 0)
-    log.add(["exited", "a", 0, False, ""], sync=True)
+    log.add(["exited", "a", 0, False, ""])
     with pytest.raises(OSError, match="no space"):
         log.flush()
     assert (tmp_path / NAME).read_bytes() == MAGIC

@@ -29,6 +29,9 @@ from mesos_actor.transport.transport import Deliver, LinkLost, Transport
 
 __all__ = ["Runtime", "RuntimeSettings", "TransportFactory"]
 
+PACE_WINDOW_NS = 10_000_000
+"""Over how long the rate of messages is measured that decides whether a process is busy."""
+
 TransportFactory = Callable[[Deliver, LinkLost], Transport]
 """Makes this process's transport when the runtime starts, on its loop. It calls the two back on that loop's thread."""
 
@@ -64,6 +67,9 @@ class Runtime(Turns):
         self._scheduled = False
         self._closed = False
         self._alarm: asyncio.TimerHandle | None = None
+        self._busy = False
+        self._window_ns = 0
+        self._window_handled = 0
         self._thread_lock = threading.Lock()
         self._thread_calls: deque[Callable[[], object]] = deque()
 
@@ -199,12 +205,29 @@ class Runtime(Turns):
                 if now_ns > deadline_ns:
                     self._schedule()
                     return
+            self._pace(now_ns, due_us)
             self._set_alarm(due_us)
             if self.cells and not self.alive():
                 self._done.set()
         except Exception as error:  # noqa: BLE001 a bug of ours: nothing may go on as if it had not happened
             self._log("error", "runtime_failed", {"error": error}, "", "")
             self._fail(InternalError(f"the runtime failed: {error!r}"))
+
+    def _pace(self, now_ns: int, due_us: int | None) -> None:
+        """Let more arrive before the next wake when many messages came lately; never past a timer that is due.
+
+        Measured with 2,000 `true` tasks on 64 slots: without it every exit of a task set off a chain of wakes, frames
+        and commits of its own through three processes."""
+        pace_ms = self.settings.pace_ms
+        if not pace_ms:
+            return
+        elapsed_ns = now_ns - self._window_ns
+        if elapsed_ns >= PACE_WINDOW_NS:
+            came = self._handled - self._window_handled
+            self._busy = came * PACE_WINDOW_NS > self.settings.pace_above * elapsed_ns
+            self._window_ns, self._window_handled = now_ns, self._handled
+        if self._busy and (due_us is None or due_us * 1_000 > now_ns + pace_ms * 1_000_000):
+            time.sleep(pace_ms / 1_000)
 
     def _set_alarm(self, due_us: int | None) -> None:
         if self._alarm is not None:

@@ -46,6 +46,12 @@ class RuntimeSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How long turns may follow each other before sockets, timers of others and coroutines get their share."""
     slow_handler_ms: int = 100
     """A handler that took longer is named in the log."""
+    pace_ms: int = 0
+    """Where the process owns its loop: how long a busy one sleeps after a wake, so that what arrives meanwhile is one
+    turn, one commit and one frame a peer instead of many. 0: never. An idle process never sleeps."""
+    pace_above: int = 30
+    """More messages than this within `PACE_WINDOW_NS` (10 ms) is busy. One task after another on an idle cluster must
+    stay below it: it makes about 22 an agent, 11 a master."""
     max_inbox: int = 1_000_000
     """Messages waiting in this process. From other processes: the newest is dropped and counted (a link may lose).
     From its own actors: an InternalError ends the process, for actors that flood each other never come to rest."""
@@ -113,6 +119,8 @@ class Turns(Crew):
         self._held: list[tuple[Cell, str, Address, Message]] = []
         self._failure: MesosActorError | None = None
         self._stopping = False
+        #: messages handled since the start
+        self._handled = 0
 
     @abstractmethod
     def _schedule(self) -> None:
@@ -175,7 +183,9 @@ class Turns(Crew):
         slow_ns = self.settings.slow_handler_ms * 1_000_000
         offset_us = self._offset_us
         started_ns = monotonic_ns()
-        for _ in range(min(self.settings.turn_messages, len(inbox))):
+        count = min(self.settings.turn_messages, len(inbox))
+        self._handled += count
+        for _ in range(count):
             target, sender, principal, cause, message = inbox.popleft()
             if not isinstance(target, Cell):
                 self._turn_rarer(target, sender, principal, cause, message)

@@ -33,14 +33,13 @@ from mesos_actor.actors.messages.scheduler import (
     Posted,
     Reconcile,
     Refused,
-    RequestDemand,
     Rescind,
     Subscribe,
     Subscribed,
     Update,
 )
 from mesos_actor.actors.messages.values import Filters, FrameworkInfo, Offer, Status
-from mesos_actor.actors.scheduling_actions import DEMAND, MAX_OUTCOME_LENGTH, MAX_TASKS, TEARDOWN_RETRY_US, USER_KEY
+from mesos_actor.actors.scheduling_actions import MAX_OUTCOME_LENGTH, MAX_TASKS, TEARDOWN_RETRY_US, USER_KEY
 from mesos_actor.actors.scheduling_doubts import FrameworkDoubts
 from mesos_actor.actors.task import TERMINAL, Reason, TaskState
 
@@ -155,9 +154,7 @@ class FrameworkActor(FrameworkDoubts):
 
     def _resume(self, ctx: Context, returning: bool) -> None:
         """Say again what the master, which may be another one, cannot know."""
-        if self.demands:
-            self.ctx = ctx
-            ctx.send(self.leader, RequestDemand(self.framework_id, self.demands, self._wish((DEMAND,))))
+        self._make_up(ctx)
         for kill in self.kills.values():
             ctx.send(self.leader, kill)
         if returning:

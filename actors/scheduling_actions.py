@@ -106,6 +106,8 @@ class FrameworkActions(CallbackActor):
         #: Roles (and DEMAND) whose state the master has not confirmed, to the newest question about it.
         self.wishes: dict[Role, OperationId] = {}
         self.wish_times: Repeats[Role] = Repeats(WISH_REPEAT_US, WISH_REPEAT_MAX_US)
+        #: Whether roles were revived or suppressed while no master was there to hear it.
+        self.unsaid = False
         #: Whether the timer is set that looks for what is late.
         self.looking = False
         #: Tasks of which only a reconciliation told that they ended, to their container: older news may still come.
@@ -206,8 +208,9 @@ class FrameworkActions(CallbackActor):
 
     def _wish(self, roles: Sequence[Role], again: bool = False) -> OperationId:
         """The id under which the master confirms what it is told next about these roles; it is told until it does.
-        Without a master nothing is: whoever subscribes says it all."""
+        Without a master nothing is: that is made up for after the subscription."""
         if not self.leader:
+            self.unsaid = self.unsaid or roles != (DEMAND,)
             return OperationId("")
         self._wishes_made += 1
         operation_id = OperationId(f"driver-{self._wishes_made}")

@@ -7,8 +7,10 @@ should have an answer and gets none is answered `unknown` here.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from mesos_actor.actors.actor import SECOND_US, Context
-from mesos_actor.actors.ids import Address
+from mesos_actor.actors.ids import Address, Role
 from mesos_actor.actors.messages.base import Message
 from mesos_actor.actors.messages.containers import FileData
 from mesos_actor.actors.messages.scheduler import OperationResult, RequestDemand, Revive, Suppress
@@ -70,15 +72,28 @@ class FrameworkDoubts(FrameworkActions):
     def _repeat_wishes(self, ctx: Context) -> None:
         """Say again how things should be now, for what the master has not confirmed."""
         due = self.wish_times.due(ctx.now_us)
-        roles = tuple(role for role in due if role != DEMAND)
-        quiet = tuple(role for role in roles if role in self.suppressed)
-        loud = tuple(role for role in roles if role not in self.suppressed)
         if DEMAND in due:
             ctx.send(self.leader, RequestDemand(self.framework_id, self.demands, self._wish((DEMAND,), again=True)))
+        self._say_roles(ctx, [role for role in due if role != DEMAND], again=True)
+
+    def _say_roles(self, ctx: Context, roles: Sequence[Role], again: bool) -> None:
+        """Which of these are suppressed, and which are not."""
+        quiet = tuple(role for role in roles if role in self.suppressed)
+        loud = tuple(role for role in roles if role not in self.suppressed)
         if quiet:
-            ctx.send(self.leader, Suppress(self.framework_id, quiet, self._wish(quiet, again=True)))
+            ctx.send(self.leader, Suppress(self.framework_id, quiet, self._wish(quiet, again)))
         if loud:
-            ctx.send(self.leader, Revive(self.framework_id, loud, self._wish(loud, again=True)))
+            ctx.send(self.leader, Revive(self.framework_id, loud, self._wish(loud, again)))
+
+    def _make_up(self, ctx: Context) -> None:
+        """A master is here (again): say what was wished while none was. The subscription that it answers may be older
+        than that."""
+        self.ctx = ctx
+        if self.demands:
+            ctx.send(self.leader, RequestDemand(self.framework_id, self.demands, self._wish((DEMAND,))))
+        if self.unsaid:
+            self.unsaid = False
+            self._say_roles(ctx, self._own_roles(), again=False)
 
     def _give_up_on_operations(self, ctx: Context) -> None:
         late = [i for i, asked_us in self.operations.items() if asked_us + ANSWER_LIMIT_US <= ctx.now_us]

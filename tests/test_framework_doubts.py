@@ -7,7 +7,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from mesos_actor.actors.actor import SECOND_US
-from mesos_actor.actors.ids import Address, ContainerId, OperationId, Role, TaskId, UpdateId
+from mesos_actor.actors.ids import Address, ClusterId, ContainerId, OperationId, Role, TaskId, Term, UpdateId
 from mesos_actor.actors.messages.containers import FileData
 from mesos_actor.actors.messages.scheduler import (
     Acknowledge,
@@ -18,6 +18,8 @@ from mesos_actor.actors.messages.scheduler import (
     Refused,
     RequestDemand,
     Revive,
+    Subscribe,
+    Subscribed,
     Suppress,
     Update,
 )
@@ -134,6 +136,21 @@ def test_a_lost_connection_ends_the_repeats() -> None:
     bench.lose()
 
     assert sent(later(bench, WISH_REPEAT_US)) == []
+
+
+def test_what_was_wished_while_no_master_was_there_is_made_up_for() -> None:
+    """The subscription that is answered was sent while the role was suppressed still."""
+    bench = Bench()
+    bench.register()
+    bench.acting(lambda f: f.suppress())
+    bench.lose()
+    (subscribe,) = sent(bench.timer("subscribe"), Subscribe)
+    assert isinstance(subscribe, Subscribe) and subscribe.suppressed_roles == ("*",)
+    bench.acting(lambda f: f.revive())
+
+    effects = bench.get(Subscribed(FRAMEWORK, ClusterId("c0"), Term(1)))
+
+    assert sent(effects, Revive) == [Revive(FRAMEWORK, (Role("*"),), OperationId("driver-2"))]
 
 
 def test_an_operation_without_an_answer_is_unknown_after_a_minute() -> None:

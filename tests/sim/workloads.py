@@ -150,7 +150,7 @@ class Worker(Executor):
         self.update(task.task_id, TaskState.RUNNING)
 
     def on_message(self, data: bytes) -> None:
-        for task_id in [task_id for task_id in self.tasks if not task_id.startswith("endless")]:
+        for task_id in [task_id for task_id in self.tasks if not task_id.startswith("endless-")]:
             self.update(task_id, TaskState.FINISHED, data=data)
         self.message(b"ended")
         if self.data == b"quits" and not self.tasks:
@@ -163,16 +163,18 @@ def worker(executor_id: str, quits: bool = False) -> ExecutorInfo:
 
 
 class Chores(Framework):
-    """Does once, and until it has succeeded, each thing that a framework can do; then it stops."""
+    """Does once, and until it has succeeded, each thing that a framework can do; then it stops. A process of it that is
+    started again begins anew, and ends what the one before has left."""
 
     failover_timeout_s = 600
     NUDGE_S = 2.0
     TASKS = ("sleeper", "quick", "a0", "a1", "endless-b")
 
-    def __init__(self) -> None:
-        self.waiting = {name: self._task(name, 0) for name in self.TASKS}
-        self.attempts = dict.fromkeys(self.TASKS, 0)
-        self.where: dict[str, AgentId] = {}
+    def __init__(self, instructed: bool = False) -> None:
+        #: what is to be launched: name -> its task
+        self.waiting: dict[str, Task] = {}
+        #: name -> the id of its newest task
+        self.newest: dict[str, str] = {}
         self.ended: dict[str, TaskState] = {}
         self.replies: set[ExecutorId] = set()
         self.output = b""
@@ -180,27 +182,32 @@ class Chores(Framework):
         self.rests = False
         self.silent_until_s = 0.0
         self.offered_after_silence = False
-        self.instructed = False
+        self.instructed = instructed
+        """Whether there is no instruction to wait for (any more)."""
 
-    def _task(self, name: str, attempt: int) -> Task:
-        task_id = f"{name}.{attempt}"
+    def _want(self, name: str) -> None:
+        task_id = self.newest[name] = f"{name}.{self.rng.getrandbits(32):08x}"
         if name == "sleeper":
-            return command_task(task_id, ["sleep", "100000"], ONE_CPU)
-        if name == "quick":
-            return command_task(task_id, ["echo", "hello"], ONE_CPU)
-        executor = worker("a", quits=True) if name.startswith("a") else worker("b")
-        return executor_task(task_id, executor, HALF_CPU)
+            self.waiting[name] = command_task(task_id, ["sleep", "100000"], ONE_CPU)
+        elif name == "quick":
+            self.waiting[name] = command_task(task_id, ["echo", "hello"], ONE_CPU)
+        else:
+            executor = worker("a", quits=True) if name.startswith("a") else worker("b")
+            self.waiting[name] = executor_task(task_id, executor, HALF_CPU)
 
     def missing(self) -> list[str]:
         """What is left to do."""
-        wanted = {"sleeper": TaskState.KILLED, "endless-b": TaskState.KILLED}
-        left = [n for n in self.TASKS if self.ended.get(n) is not wanted.get(n, TaskState.FINISHED)]
+        left = [name for name in self.TASKS if name not in self.ended]
         left += [] if self.output else ["output"]
         left += [] if self.offered_after_silence else ["offers after silence"]
         left += [] if self.instructed else ["instruction"]
         return left
 
     # -- callbacks --------------------------------------------------------------------------------------------------
+
+    def on_start(self) -> None:
+        for name in self.TASKS:
+            self._want(name)
 
     def on_registered(self, framework_id: FrameworkId) -> None:
         self.request_demand([Demand(Role("*"), ONE_CPU, 3)])
@@ -229,17 +236,19 @@ class Chores(Framework):
         self.held = [offer for offer in self.held if offer.offer_id not in offer_ids]
 
     def on_update(self, status: Status) -> None:
-        name = status.task_id.partition(".")[0]
-        self.where[name] = status.agent_id
-        if status.state is TaskState.RUNNING and name in ("sleeper", "endless-b"):
+        name, state = status.task_id.partition(".")[0], status.state
+        if status.task_id != self.newest[name]:
+            if state not in TERMINAL and state not in (TaskState.UNKNOWN, TaskState.KILLING):
+                self.kill(status.task_id, status.agent_id)
+        elif state is TaskState.RUNNING and name in ("sleeper", "endless-b"):
             self.kill(status.task_id, status.agent_id)
-        if status.state is TaskState.FINISHED and name == "quick" and not self.output:
-            self.read_file(status, "stdout")
-        if status.state in (TaskState.FINISHED, TaskState.KILLED):
-            self.ended[name] = status.state
-        elif _has_failed(status.state) and status.task_id == f"{name}.{self.attempts[name]}":
-            self.attempts[name] += 1
-            self.waiting[name] = self._task(name, self.attempts[name])
+        elif state is (TaskState.KILLED if name in ("sleeper", "endless-b") else TaskState.FINISHED):
+            self.ended[name] = state
+            if name == "quick" and not self.output:
+                self.read_file(status, "stdout")
+        elif _has_failed(state) and name not in self.ended:
+            self._want(name)
+            self.request_demand([])  # what was asked for was had; now anything will do
 
     def on_message(self, agent_id: AgentId, executor_id: ExecutorId, data: bytes) -> None:
         self.replies.add(executor_id)

@@ -323,10 +323,19 @@ class SimCluster:
         assert isinstance(found, Master)
         return found
 
+    def leading(self) -> Master | None:
+        """The master, while it leads."""
+        try:
+            master = self.leader
+        except LookupError:
+            return None
+        return master if master.leading else None
+
     def live_tasks(self) -> Iterator[tuple[str, str]]:
         """(who says so, task) of every task that anybody believes to go on: master, agents, frameworks."""
-        if self.master.up:
-            for framework in self.leader.roster.frameworks.values():
+        leader = self.leading()
+        if leader is not None:
+            for framework in leader.roster.frameworks.values():
                 yield from (("master", task.task_id) for task in framework.tasks.values())
         for agent in self.agents:
             if agent.up:
@@ -343,9 +352,10 @@ class SimCluster:
 
     def is_idle(self) -> bool:
         """Whether no task and no executor is left anywhere, everything is free, and all agents take part."""
-        if not self.master.up or not self.leader.leading or next(self.live_tasks(), None) is not None:
+        leader = self.leading()
+        if leader is None or next(self.live_tasks(), None) is not None:
             return False
-        taking_part = sum(agent.connected for agent in self.leader.roster.agents.values())
+        taking_part = sum(agent.connected for agent in leader.roster.agents.values())
         return taking_part == sum(agent.up for agent in self.agents) and not self.in_use()
 
     def check(self) -> None:

@@ -54,14 +54,6 @@ class ClusterInvariant:
     def fail(self, text: str) -> NoReturn:
         raise InvariantViolation(f"{self.name}: {text}")
 
-    def master(self) -> Master | None:
-        """The master, while it leads."""
-        try:
-            master = self.sim.leader
-        except LookupError:
-            return None
-        return master if master.leading else None
-
     def agent_on(self, host: str) -> SimAgent | None:
         return next((agent for agent in self.sim.agents if agent.name == host), None)
 
@@ -94,7 +86,7 @@ class NothingPromisedTwice(ClusterInvariant):
 
     def look(self, event: Event) -> None:
         if event.host == self.sim.master.name:
-            master = self.master()
+            master = self.sim.leading()
             if master is not None:
                 for agent in self._touched(master, event):
                     self._judge(master, agent)
@@ -104,7 +96,7 @@ class NothingPromisedTwice(ClusterInvariant):
                 self._judge_machine(machine)
 
     def finish(self) -> None:
-        master = self.master()
+        master = self.sim.leading()
         if master is not None:
             for agent in master.roster.agents.values():
                 self._judge(master, agent)
@@ -142,7 +134,7 @@ class NothingPromisedTwice(ClusterInvariant):
 
     def _judge_machine(self, machine: SimAgent) -> None:
         """Frameworks that were removed do not count: what they ran is free for others while it is being ended."""
-        master = self.master()
+        master = self.sim.leading()
         if master is None:
             return
         alive = set(machine.running())
@@ -175,7 +167,7 @@ class NoTaskLost(ClusterInvariant):
     def look(self, event: Event) -> None:
         message = event.message
         if isinstance(message, Accept) and event.host == self.sim.master.name:
-            master = self.master()
+            master = self.sim.leading()
             framework = master.roster.frameworks.get(message.framework_id) if master is not None else None
             for task in [task for launch in message.operations for task in launch.tasks]:
                 if framework is not None and task.task_id in framework.tasks:
@@ -193,7 +185,7 @@ class NoTaskLost(ClusterInvariant):
                 self.fail(f"task {task_id} of {framework.name} was launched, did not end, and nobody knows it")
 
     def _is_somewhere(self, framework_id: FrameworkId, task_id: TaskId) -> bool:
-        master = self.master()
+        master = self.sim.leading()
         if master is None:
             return True  # nobody can say before there is one
         known = master.roster.frameworks.get(framework_id)
@@ -318,7 +310,7 @@ class NothingKeptIsForgotten(ClusterInvariant):
 
     def _recovered(self, agent: SimAgent) -> None:
         self._judge_pending(agent)
-        master = self.master()
+        master = self.sim.leading()
         for run, (framework_id, task_id) in list(self._told.get(agent.name, {}).items()):
             if (framework_id, task_id) in agent.actor.streams.streams:
                 continue
@@ -389,7 +381,7 @@ class TablesAgree(ClusterInvariant):
                 self.finish()
 
     def finish(self) -> None:
-        master = self.master()
+        master = self.sim.leading()
         if master is None:
             return
         try:

@@ -44,6 +44,7 @@ class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
     max_queued_messages: int = 100_000
     """Messages that wait for one link to open; past it the newest is dropped and counted."""
     fifo: bool = True
+    """False: a frame that is late is overtaken, while the plan is not calm."""
 
 
 class Half:
@@ -215,7 +216,7 @@ class Network:
         for copy, extra_us in enumerate(fate):
             arrival_us = schedule.now_us + settings.latency_us + jitter_us + extra_us
             if copy == 0:
-                if settings.fifo:
+                if settings.fifo or self._plan.calm:
                     arrival_us = max(arrival_us, half.last_arrival_us)
                 half.last_arrival_us = max(arrival_us, half.last_arrival_us)
             schedule.at(arrival_us, self._arrive, source, destination, link, frame)

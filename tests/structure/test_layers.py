@@ -24,7 +24,6 @@ SHELL = {
     "runtime",
     "runtime_timers",
     "runtime_turn",
-    "runtime_turn",
     "store",
 }
 """Modules of actors/ that touch the world for the others; everything else there is pure. `cli` is a package."""

@@ -452,6 +452,7 @@ def cluster(
     for _ in range(agents):
         sim.add_agent(resources, attributes, agent)
     if invariants:
-        sim.invariants = [kind(sim) for kind in STANDARD]
+        # pyright sees this file under two names, here and through the link in mesos_actor/.
+        sim.invariants = [kind(sim) for kind in STANDARD]  # pyright: ignore[reportArgumentType]
         world.invariants.append(Watch(sim.invariants))
     return sim

@@ -1,0 +1,131 @@
+"""Bugs, planted on purpose: each breaks one thing that must always hold, so that a test sees its invariant fire.
+
+A bug is a function that changes a class for the length of a test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import pytest
+
+from mesos_actor.actors.actor import Context
+from mesos_actor.actors.agent_recovery import Recovery
+from mesos_actor.actors.agent_reports import Reports
+from mesos_actor.actors.agent_tasks import Tasks
+from mesos_actor.actors.core import rejoin as rejoining
+from mesos_actor.actors.core.allocator import DrfAllocator
+from mesos_actor.actors.core.deliveries import Deliveries
+from mesos_actor.actors.core.roster import Roster
+from mesos_actor.actors.core.workload import HostedFramework, Run
+from mesos_actor.actors.ids import ContainerId
+from mesos_actor.actors.master import Master
+from mesos_actor.actors.messages.containers import ContainersRecovered, LaunchContainer
+from mesos_actor.actors.messages.scheduler import Kill
+from mesos_actor.actors.task import Reason, TaskState
+
+Bug = Callable[[pytest.MonkeyPatch], None]
+
+
+def accepted_resources_are_offered_again(patch: pytest.MonkeyPatch) -> None:
+    """The allocator takes what was accepted for given back."""
+
+    def accepted(self: DrfAllocator, framework: Any, agent: Any, role: Any, resources: Any) -> None:
+        self.recover(framework, agent, role, resources)
+
+    patch.setattr(DrfAllocator, "accepted", accepted)
+
+
+def a_kill_frees_at_once(patch: pytest.MonkeyPatch) -> None:
+    """The master takes a task that it wants killed for ended."""
+    kill = Master.handlers[Kill]
+
+    def on_kill(self: Master, ctx: Context, sender: Any, message: Kill) -> None:
+        kill(self, ctx, sender, message)
+        task = self.roster.frameworks[message.framework_id].tasks[message.task_id]
+        self.roster.change(task, TaskState.KILLED, ctx.now_us, Reason.NONE, "")
+        self.want_allocation(ctx)
+
+    patch.setitem(cast(Any, Master.handlers), Kill, on_kill)
+
+
+def a_missing_task_is_forgotten(patch: pytest.MonkeyPatch) -> None:
+    """A task that a returning agent does not name is dropped from the tables, and nobody is told."""
+    find = rejoining._find_missing
+
+    def find_missing(roster: Roster, agent: Any, tasks: Any, executors: Any, result: Any) -> None:
+        find(roster, agent, tasks, executors, result)
+        gone, result.missing = result.missing, []
+        for framework_id, task_id in gone:
+            task = roster.frameworks[framework_id].tasks[task_id]
+            roster.release(agent.agent_id, task, framework_id)
+            task.state = TaskState.GONE
+            roster.forget_task(task)
+
+    patch.setattr(rejoining, "_find_missing", find_missing)
+
+
+def the_driver_forgets_what_it_has_heard(patch: pytest.MonkeyPatch) -> None:
+    """A repeat of an update is taken for news."""
+    is_new = Deliveries.is_new
+
+    def is_always_new(self: Deliveries, update_id: str) -> bool:
+        is_new(self, update_id)
+        return True
+
+    patch.setattr(Deliveries, "is_new", is_always_new)
+
+
+def tasks_are_not_recovered(patch: pytest.MonkeyPatch) -> None:
+    """An agent that starts again reads its streams and its frameworks, but not its tasks."""
+
+    def load_task(self: Recovery, ctx: Context, record: Any) -> None:
+        key = (record.framework_id, record.task.task_id)
+        self._reports.streams.streams.pop(key, None)
+
+    patch.setattr(Recovery, "_load_task", load_task)
+
+
+def an_ended_task_stays_on_disk(patch: pytest.MonkeyPatch) -> None:
+    """The agent forgets a task whose end was acknowledged, but its record stays: after a restart it is a task again."""
+
+    def forget(self: Reports, ctx: Context, framework: HostedFramework, run: Run) -> None:
+        self._forget_stream(ctx, run.stream)
+        self._workload.remove_run(framework, run)
+
+    patch.setattr(Reports, "forget", forget)
+
+
+def unstarted_tasks_are_launched_anew(patch: pytest.MonkeyPatch) -> None:
+    """An agent that starts again launches every task of which it knows no end, under a new container."""
+    recover = Recovery.on_recovered
+
+    def on_recovered(self: Recovery, ctx: Context, message: ContainersRecovered) -> bool:
+        for run in list(self._workload.runs()):
+            if run.task.command is not None and not run.stream.terminal:
+                name = ContainerId(f"{run.container_id}-again")
+                launch = LaunchContainer(
+                    name, run.framework_id, run.task.command, run.task.resources, {"MESOS_TASK_ID": run.task.task_id}
+                )
+                ctx.send("/containerizer", launch)  # type: ignore[arg-type]
+        return recover(self, ctx, message)
+
+    patch.setattr(Recovery, "on_recovered", on_recovered)
+
+
+def agents_that_speak_count_as_silent(patch: pytest.MonkeyPatch) -> None:
+    """An agent that has registered stays on the list of those that are still expected to."""
+    connect = Roster.connect_agent
+
+    def connect_agent(self: Roster, entry: Any, where: Any) -> None:
+        connect(self, entry, where)
+        self.silent[entry.agent_id] = None
+
+    patch.setattr(Roster, "connect_agent", connect_agent)
+
+
+def every_order_is_ignored(patch: pytest.MonkeyPatch) -> None:
+    """The agent launches nothing, and says nothing of it: not against any invariant, but nothing ever ends."""
+    patch.setattr(Tasks, "on_run", lambda self, ctx, message: None)
+    patch.setattr(Tasks, "on_missing", lambda self, ctx, missing: None)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from mesos_actor.actors.ids import ContainerId
+from mesos_actor.actors.ids import ContainerId, Principal
 from mesos_actor.actors.messages.containers import ContainerExited, RecoveredContainer
+
+OWN_PROCESS = Principal("local")
+"""Who may give a host's ports orders: the agent in their own process. Executors can reach these mailboxes too, and they
+are users' programs."""
 
 NOT_KNOWN = "no such container is known here"
 NEVER_RAN = "killed before its command ran"

@@ -32,7 +32,7 @@ from mesos_actor.actors.messages.containers import (
     Usage,
 )
 from mesos_actor.actors.ports import Outlet
-from mesos_actor.isolation.answers import NOT_KNOWN, recovered_of
+from mesos_actor.isolation.answers import NOT_KNOWN, OWN_PROCESS, recovered_of
 
 SPAWN_US = 1_000
 """From a launch to ContainerStarted, and from a signal to the end."""
@@ -168,6 +168,9 @@ class FakeContainerizer:
 
     def on_message(self, sender: Address, cause: str, principal: Principal, message: Message) -> None:
         handler = self._HANDLERS.get(type(message))
+        if principal != OWN_PROCESS:
+            self._outlet.log("not_from_agent", level="warning", sender=sender, principal=principal)
+            return
         if handler is None:
             self._outlet.log("unexpected_message", level="warning", kind=type(message).__name__, sender=sender)
             return
@@ -376,7 +379,7 @@ class FakeSandbox:
     def on_message(self, sender: Address, cause: str, principal: Principal, message: Message) -> None:
         if isinstance(message, ReadFile):
             self._outlet.send(sender, self._read(message))
-        elif isinstance(message, CollectGarbage):
+        elif isinstance(message, CollectGarbage) and principal == OWN_PROCESS:
             self._outlet.send(sender, self._collect(message))
         else:
             self._outlet.log("unexpected_message", level="warning", kind=type(message).__name__, sender=sender)

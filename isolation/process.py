@@ -35,7 +35,7 @@ from mesos_actor.actors.messages.containers import (
     RecoverContainers,
 )
 from mesos_actor.actors.ports import Outlet
-from mesos_actor.isolation.answers import NEVER_RAN, NOT_KNOWN, exit_of, recovered_of
+from mesos_actor.isolation.answers import NEVER_RAN, NOT_KNOWN, OWN_PROCESS, exit_of, recovered_of
 from mesos_actor.isolation.command import CommandError, Owner, argv_of, environment_of, owner_of
 from mesos_actor.isolation.fetch import FetchError, fetch
 from mesos_actor.isolation.launcher_client import IDLE_S, LauncherClient
@@ -124,6 +124,9 @@ class ProcessContainerizer:
 
     def on_message(self, sender: Address, cause: str, principal: Principal, message: Message) -> None:
         handler = self._HANDLERS.get(type(message))
+        if principal != OWN_PROCESS:
+            self._outlet.log("not_from_agent", level="warning", sender=sender, principal=principal)
+            return
         if handler is None:
             self._outlet.log("unexpected_message", level="warning", kind=type(message).__name__, sender=sender)
             return

@@ -22,6 +22,7 @@ from mesos_actor.actors.ids import Address, ContainerId, Principal
 from mesos_actor.actors.messages.base import Message
 from mesos_actor.actors.messages.containers import CollectGarbage, FileData, GarbageCollected, ReadFile
 from mesos_actor.actors.ports import Outlet
+from mesos_actor.isolation.answers import OWN_PROCESS
 from mesos_actor.isolation.paths import directory_name, sandbox_of, sandboxes_of
 
 MAX_READ_BYTES = 256 << 10
@@ -142,7 +143,7 @@ class FileSandbox:
     def on_message(self, sender: Address, cause: str, principal: Principal, message: Message) -> None:
         if isinstance(message, ReadFile):
             self._outlet.send(sender, self._read(message))
-        elif isinstance(message, CollectGarbage):
+        elif isinstance(message, CollectGarbage) and principal == OWN_PROCESS:
             self._collect_for(sender, message)
         else:
             self._outlet.log("unexpected_message", level="warning", kind=type(message).__name__, sender=sender)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mesos_actor.actors.ids import ContainerId, OperationId
+from mesos_actor.actors.ids import Address, ContainerId, OperationId, Principal
 from mesos_actor.actors.messages.containers import (
     ContainerExited,
     ContainerFailed,
@@ -36,6 +36,27 @@ def test_exit_status_is_told(bench: Bench, make_launch: Launch, command: Command
 
     assert bench.expect(ContainerStarted, A).pid > 0
     assert bench.expect(ContainerExited, A) == ContainerExited(A, exit_status=status)
+
+
+def test_orders_of_anybody_but_the_agent_are_refused(bench: Bench, make_launch: Launch) -> None:
+    """An executor has a key that reaches this mailbox, and is a user's program."""
+    bench.send(make_launch(A, SLEEP))
+    bench.expect(ContainerStarted, A)
+    orders = (
+        make_launch(B, TRUE),
+        KillContainer(A, 0),
+        ForgetContainer(A),
+        RecoverContainers(()),
+        MeasureContainers((A,)),
+    )
+
+    for principal in (f"executor:{A}", "cluster", "anonymous"):
+        for order in orders:
+            bench.port.on_message(Address("peer:1/executor"), "", Principal(principal), order)
+
+    bench.send(MeasureContainers((A, B)))
+    assert [usage.container_id for usage in bench.expect(ContainerUsage).usages] == [A]
+    assert not bench.inbox.messages
 
 
 def test_signal_is_told(bench: Bench, make_launch: Launch) -> None:

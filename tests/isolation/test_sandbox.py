@@ -106,6 +106,15 @@ def test_piece_of_a_file(files: Files, offset: int, length: int, begin: int, dat
     assert files.read("stdout", offset, length) == FileData(OperationId("r"), begin, 10, data)
 
 
+def test_only_the_agent_may_have_sandboxes_removed(files: Files) -> None:
+    sandbox = files.make(A, age_s=1_000_000)
+
+    files.port.on_message(Address("peer:1/framework"), "", Principal("cluster"), CollectGarbage(0, ()))
+
+    assert [getattr(answer, "operation_id", "") for answer in files.answers] == ["unexpected_message"]
+    assert sandbox.exists()
+
+
 def test_no_more_than_the_bound_is_returned(files: Files) -> None:
     (files.make(A) / "big").write_bytes(b"x" * (MAX_READ_BYTES + 9))
 

@@ -32,6 +32,9 @@ LOOK_AT_ALL_EVERY = 50
 """Timers of the master between two looks at all of its tables."""
 MANY = 1_000
 
+AGENT = "/agent"
+"""Who gives a containerizer orders: the agent beside it. Others are not obeyed."""
+
 TaskKey = tuple[FrameworkId, TaskId]
 
 
@@ -90,7 +93,7 @@ class NothingPromisedTwice(ClusterInvariant):
             if master is not None:
                 for agent in self._touched(master, event):
                     self._judge(master, agent)
-        elif isinstance(event.message, LaunchContainer):
+        elif isinstance(event.message, LaunchContainer) and event.sender == AGENT:
             machine = self.agent_on(event.host)
             if machine is not None and machine.up:
                 self._judge_machine(machine)
@@ -345,7 +348,9 @@ class NoTaskRunTwice(ClusterInvariant):
             for task in [task for launch in message.operations for task in launch.tasks]:
                 key = (message.framework_id, task.task_id)
                 self._accepts[key] = self._accepts.get(key, 0) + 1
-        elif isinstance(message, LaunchContainer) and not message.executor:
+        elif isinstance(message, LaunchContainer):
+            if message.executor or event.sender != AGENT:
+                return
             key = (message.framework_id, TaskId(message.env["MESOS_TASK_ID"]))
             begun = self._containers.setdefault(key, set())
             begun.add(message.container_id)

@@ -19,7 +19,7 @@ import re
 
 import msgspec
 
-from mesos_actor.actors.errors import LocalError
+from mesos_actor.actors.errors import LocalError, PeerError
 from mesos_actor.actors.ids import Address, Node, Principal, address
 from mesos_actor.actors.messages.base import Message
 from mesos_actor.transport.codec import Batch, read_frame
@@ -132,6 +132,7 @@ class Network:
         self.settings = settings
         self.counts = {"delivered": 0, "lost": 0, "doubled_or_late": 0, "full": 0, "no_link": 0, "refused": 0}
         """Messages by what became of them."""
+        self.counts |= {"unreadable": 0, "spoofed": 0}
         self._schedule = schedule
         self._plan = plan
         self._rng = rng
@@ -227,7 +228,14 @@ class Network:
         if not link.alive or destination.closed or (source.host, destination.host) in self._cuts:
             self.counts["lost"] += 1
             return
-        frame, unreadable = read_frame(data)
+        try:
+            frame, unreadable = read_frame(data)
+        except PeerError:
+            self.counts["unreadable"] += 1
+            return
+        if frame.node != source.node:
+            self.counts["spoofed"] += 1
+            return
         if link.halves[source.node].incoming.judge(frame.epoch, frame.sequence) is Verdict.LATE:
             self.counts["doubled_or_late"] += 1
             return

@@ -75,8 +75,7 @@ class Port(Protocol):
 
     def on_message(self, sender: Address, cause: str, principal: Principal, message: Message) -> None:
         """`sender` asks for something. Messages that this port does not know are logged and dropped. Whoever can reach
-        the process can reach its ports: what only an actor of the same process may ask, `principal` must be `local` for.
-        """
+        the process can reach its ports: what only its own actors may ask for needs the `principal` `local`."""
 
     def on_flush(self) -> None:
         """The turn's messages are all handed over: do now what is cheaper done for many at once."""

@@ -59,7 +59,9 @@ class AttendedBatch(FollowedBatch):
             super().on_timer(name)
 
     def on_disconnected(self) -> None:
-        note("mesos-actor: the master is gone; the task runs on, looking for the next master")
+        running = len(self.state.running)
+        told = f"{running} running tasks go on" if running else "nothing of this run was launched yet"
+        note(f"mesos-actor: the master is gone; {told}; looking for the next master")
 
     def on_launched(self, tasks: Sequence[Task], offer: Offer) -> None:
         if self.follow:

@@ -19,7 +19,7 @@ from mesos_actor.actors.store import MemoryStore
 from mesos_actor.isolation.fake import Run, run_of
 from mesos_actor.transport.sim.cluster import SimAgent, SimCluster, SimFramework, cluster
 from mesos_actor.transport.sim.host import Host
-from mesos_actor.transport.sim.invariants import ClusterInvariant
+from mesos_actor.transport.sim.invariants import ClusterInvariant, Watch
 from mesos_actor.transport.sim.network import NetworkSettings
 from mesos_actor.transport.sim.plan import NORMAL, Chances, Fate, Key, Plan, SeededPlan
 from mesos_actor.transport.sim.schedule import START_US
@@ -56,6 +56,7 @@ __all__ = [
     "SimAgent",
     "SimCluster",
     "SimFramework",
+    "Watch",
     "World",
     "WorldSettings",
     "cluster",

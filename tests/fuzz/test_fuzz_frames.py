@@ -89,7 +89,7 @@ def renumbered(wire: Wire, frame: bytes) -> bytes:
 
 
 @pytest.mark.slow
-@settings(fuzzing, suppress_health_check=[*HealthCheck])
+@settings(fuzzing, suppress_health_check=list(HealthCheck.__members__.values()))
 @given(data=st.data())
 def test_any_bytes_are_dropped_and_counted(wires: Callable[[], tuple[Scene, list[Wire]]], data: st.DataObject) -> None:
     it, seen = wires()
@@ -101,7 +101,7 @@ def test_any_bytes_are_dropped_and_counted(wires: Callable[[], tuple[Scene, list
 
 
 @pytest.mark.slow
-@settings(fuzzing, suppress_health_check=[*HealthCheck])
+@settings(fuzzing, suppress_health_check=list(HealthCheck.__members__.values()))
 @given(data=st.data())
 def test_frames_with_changed_bytes_make_nobody_fail(
     wires: Callable[[], tuple[Scene, list[Wire]]], data: st.DataObject
@@ -116,7 +116,7 @@ def test_frames_with_changed_bytes_make_nobody_fail(
 
 
 @pytest.mark.slow
-@settings(fuzzing, suppress_health_check=[*HealthCheck])
+@settings(fuzzing, suppress_health_check=list(HealthCheck.__members__.values()))
 @given(data=st.data())
 def test_frames_of_drawn_messages_with_changed_bytes_make_nobody_fail(
     wires: Callable[[], tuple[Scene, list[Wire]]], data: st.DataObject

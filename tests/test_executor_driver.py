@@ -21,6 +21,7 @@ from mesos_actor.actors.messages.executors import (
     ExecutorUpdate,
     KillExecutorTask,
     LaunchTasks,
+    ReconcileExecutor,
     RegisterExecutor,
     ShutdownYourself,
 )
@@ -204,6 +205,31 @@ def test_an_agent_that_never_returns_is_given_up() -> None:
     assert ("on_shutdown", 4.0) in bench.executor.calls
     assert SetTimer("linger", 3_000_000) in effects
     assert isinstance(bench.timer("linger")[-1], Stop)
+
+
+def test_a_repeated_kill_troubles_the_author_only_when_it_leaves_less_time() -> None:
+    bench = Bench(on_launch=tell(TaskState.RUNNING), on_kill=lambda *_: None)
+    bench.register()
+    bench.launch("t1")
+
+    for grace_ms in (3_000, 3_000, 5_000, 1_000, 1_000):
+        bench.get(KillExecutorTask(TaskId("t1"), grace_ms))
+
+    assert [call for call in bench.executor.calls if call[0] == "on_kill"] == [
+        ("on_kill", "t1", 3.0),
+        ("on_kill", "t1", 1.0),
+    ]
+
+
+def test_an_agent_that_doubts_is_told_what_is_here() -> None:
+    bench = Bench()
+    bench.register()
+    bench.launch("t1")
+
+    (message,) = sent(bench.get(ReconcileExecutor()))
+
+    assert message == RegisterExecutor(FRAMEWORK, EXECUTOR, CONTAINER, (TaskId("t1"),))
+    assert sent(bench.get(REGISTERED)) == []
 
 
 def test_a_kill_and_a_message_reach_their_callbacks() -> None:

@@ -42,7 +42,6 @@ MAX_CALL_BYTES = 4 << 20
 """The longest pickled function with its arguments; larger data belongs into files that the agents can read."""
 MAX_PENDING = 10_000
 """Calls that may be unfinished; past it `submit` waits."""
-WORKER_CPUS = 0.01
 WORKER_MEM_MB = 64
 """What a worker takes beside its calls: a Python with our transport and cloudpickle."""
 
@@ -111,7 +110,7 @@ class ClusterExecutor(Executor):
         worker = ExecutorInfo(
             ExecutorId("calls"),
             Command(("/bin/sh", "-c", _worker_command())),
-            Resources.of(cpus=WORKER_CPUS, mem=WORKER_MEM_MB),
+            Resources.of(mem=WORKER_MEM_MB),
             data=msgspec.msgpack.encode(settings),
         )
         share = Resources.of(cpus=cpus, mem=mem_mb)

@@ -131,10 +131,23 @@ class Host:
         """What this process keeps, apart from other processes that were given the same work directory."""
         return self.config.work_dir if self.part.role == "both" else self.config.work_dir / self.part.role
 
+    def _check_directory(self) -> None:
+        """Raise ConfigError when the work directory was used as something else before: nothing of it would be found."""
+        alone = (self.config.work_dir / STORE_FILE).exists()
+        apart = [role for role in ("master", "agent") if (self.config.work_dir / role / STORE_FILE).exists()]
+        if alone if self.part.role != "both" else apart:
+            was = "a one-host cluster" if alone else " and ".join(apart)
+            raise ConfigError(
+                f"work_dir: {self.config.work_dir} holds the state of {was}, and this would be "
+                f"{'a one-host cluster' if self.part.role == 'both' else self.part.role}; give another --work-dir, or "
+                "start it as it was (is MESOS_ACTOR_MASTERS set by mistake?)"
+            )
+
     def _runtime(self) -> Runtime:
         work_dir = self._directory()
+        self._check_directory()
         try:
-            work_dir.mkdir(parents=True, exist_ok=True, mode=0o755)
+            work_dir.mkdir(parents=True, exist_ok=True, mode=0o711)
             store = SqliteStore(work_dir / STORE_FILE)
         except OSError as error:
             raise ConfigError(
@@ -162,6 +175,7 @@ class Host:
         runtime.spawn("registry", lambda: RegistryActor(settings.max_agents, settings.max_frameworks), durable=True)
 
     def _add_agent(self, runtime: Runtime, work_dir: Path) -> None:
+        from mesos_actor.isolation.answers import OWN_PROCESS
         from mesos_actor.isolation.detect import detect, measure
         from mesos_actor.isolation.process import ProcessContainerizer
         from mesos_actor.isolation.sandbox import FileSandbox
@@ -177,6 +191,8 @@ class Host:
 
             def on_message(self, sender: Address, cause: str, principal: Principal, message: Message) -> None:
                 match message:
+                    case _ if principal != OWN_PROCESS:
+                        pass  # refused below; what a stranger sends must not touch the keys
                     case RecoverContainers():
                         for container_id in message.executors:
                             host._executor_environment(container_id)

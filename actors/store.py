@@ -177,7 +177,11 @@ def _lock(path: Path) -> int:
 def _opened(path: Path) -> sqlite3.Connection:
     """The database, checked and with its table. Raises StorageError."""
     try:
+        # Environments of tasks are in it: nobody else may read. SQLite gives its side files the same mode.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         database = sqlite3.connect(path, isolation_level=None)
+    except OSError as error:
+        raise StorageError(f"{path} cannot be opened: {error.strerror}; make it writable for this user") from error
     except sqlite3.Error as error:
         raise StorageError(_explained(path, error)) from error
     try:

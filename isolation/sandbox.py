@@ -141,7 +141,8 @@ class FileSandbox:
         self._stop.clear()
 
     def on_message(self, sender: Address, cause: str, principal: Principal, message: Message) -> None:
-        if isinstance(message, ReadFile):
+        # Who may read what is the agent's decision: nobody else may ask here.
+        if isinstance(message, ReadFile) and principal == OWN_PROCESS:
             self._outlet.send(sender, self._read(message))
         elif isinstance(message, CollectGarbage) and principal == OWN_PROCESS:
             self._collect_for(sender, message)

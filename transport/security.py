@@ -20,6 +20,7 @@ import os
 import secrets
 import stat
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -146,19 +147,27 @@ def executor_keys(keys: Keys, container_id: ContainerId) -> Keys:
     return Keys(keys.server_public, zmq.curve_public(secret), secret)
 
 
-def read_authorized(directory: Path) -> dict[bytes, Principal]:
+def read_authorized(
+    directory: Path, report_bad: Callable[[SecurityError], None] | None = None
+) -> dict[bytes, Principal]:
     """The clients' public keys (Z85) in `directory` with their principals; empty when there is no such directory.
 
-    Raises SecurityError for a file that holds no key, a reserved name, or too many files.
+    Raises SecurityError for a file that holds no key, a reserved name, or too many files; with `report_bad`, a bad file
+    is told there and left out, so that it keeps nobody else in or out.
     """
     if not directory.is_dir():
         return {}
     found: dict[bytes, Principal] = {}
     for path in sorted(directory.glob("*.pub")):
         name = path.stem
-        if name in RESERVED_PRINCIPALS or name.startswith("executor:"):
-            raise SecurityError(f"{path}: the name '{name}' is reserved; rename the file")
-        found[_read_key(path)] = Principal(name)
+        try:
+            if name in RESERVED_PRINCIPALS or name.startswith("executor:"):
+                raise SecurityError(f"{path}: the name '{name}' is reserved; rename the file")
+            found[_read_key(path)] = Principal(name)
+        except SecurityError as error:
+            if report_bad is None:
+                raise
+            report_bad(error)
         if len(found) > MAX_AUTHORIZED_KEYS:
             raise SecurityError(f"{directory} holds more than {MAX_AUTHORIZED_KEYS} keys; remove the unused ones")
     return found

@@ -7,6 +7,7 @@ transport has a ZeroMQ context of its own, so each has its own list.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -105,9 +106,12 @@ class Authenticator:
             return
         self._authorized_stamp = stamp
         try:
-            self._authorized = read_authorized(directory)
-        except SecurityError as error:  # an operator is at work there: keep what was valid
-            self._report("authorized_keys_unreadable", {"error": str(error)})
+            self._authorized = read_authorized(directory, self._report_bad)
+        except (SecurityError, OSError) as error:  # too many files, or an operator is at work there
+            self._report_bad(error)
+
+    def _report_bad(self, error: Exception) -> None:
+        self._report("authorized_key_unusable", {"error": str(error)})
 
     def _drain(self) -> None:
         for _ in range(_TURN):
@@ -146,7 +150,9 @@ class Authenticator:
 
 
 def _stamp(directory: Path) -> int:
+    """Changes with every key file that is added, removed, replaced or edited in place."""
     try:
-        return directory.stat().st_mtime_ns
+        files = [(entry.name, entry.stat()) for entry in os.scandir(directory) if entry.name.endswith(".pub")]
     except OSError:
         return 0
+    return hash(tuple(sorted((name, stat.st_mtime_ns, stat.st_size, stat.st_ino) for name, stat in files)))

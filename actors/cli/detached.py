@@ -3,7 +3,7 @@
 A directory under the user's state directory holds all of one scheduler:
 
     spec.json       what to run: kind, spec, masters, key directory
-    state.sqlite3   what the framework keeps (framework id, finished instances, desired service)
+    framework.db    what the framework keeps (framework id, finished instances, desired service)
     ready.json      the framework's id, once a master took it in
     scheduler.log   its log
     <framework id>  beside the directory: a link to it, so that an id leads back

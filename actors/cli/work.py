@@ -230,7 +230,7 @@ def logs(
     insecure: Insecure = False,
     timeout: Timeout = 5.0,
 ) -> None:
-    """Print what a task wrote, straight from its agent; also after the task ended, until its sandbox is collected."""
+    """Print what a task wrote, straight from its agent; also after it ended, as long as the master remembers it."""
     from mesos_actor.actors.client import read_log
 
     path = file or ("stderr" if stderr else "stdout")

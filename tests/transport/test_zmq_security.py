@@ -114,7 +114,37 @@ def test_a_damaged_authorized_key_leaves_the_others_valid(world: ZmqWorld, keys:
     hello(world, world.end(load_keys(tmp_path / "client")), master)
 
     assert master.delivered[0].principal == "alice"
-    assert "bob.pub" in str(dict(master.reports)["authorized_keys_unreadable"]["error"])
+    assert "bob.pub" in str(dict(master.reports)["authorized_key_unusable"]["error"])
+
+
+def test_a_damaged_key_keeps_nobody_in_whose_key_is_gone(world: ZmqWorld, keys: Keys, tmp_path: Path) -> None:
+    public = create_client_key(tmp_path / "client")
+    (tmp_path / "client" / "cluster.pub").write_bytes(keys.public)
+    client_keys = load_keys(tmp_path / "client")
+    assert keys.authorized is not None
+    (keys.authorized / "alice.pub").write_text(public)
+    master = world.listening(keys)
+    hello(world, world.end(client_keys), master)
+    (keys.authorized / "bob.pub").write_text("not a key")
+    (keys.authorized / "alice.pub").unlink()
+    master.story.clear()
+
+    refused(world, world.end(client_keys), master)
+
+
+def test_a_key_replaced_in_its_file_counts_at_once(world: ZmqWorld, keys: Keys, tmp_path: Path) -> None:
+    publics = [create_client_key(tmp_path / name) for name in ("old", "new")]
+    for name in ("old", "new"):
+        (tmp_path / name / "cluster.pub").write_bytes(keys.public)
+    assert keys.authorized is not None
+    (keys.authorized / "alice.pub").write_text(publics[0])
+    master = world.listening(keys)
+    hello(world, world.end(load_keys(tmp_path / "old")), master)
+    (keys.authorized / "alice.pub").write_text(f"{publics[1]}\n")
+    hello(world, world.end(load_keys(tmp_path / "new")), master)
+    master.story.clear()
+
+    refused(world, world.end(load_keys(tmp_path / "old")), master)
 
 
 @pytest.mark.parametrize("container_id", ["t.0123456789ab", "x" * 255 + ".0123456789ab"])

@@ -1,0 +1,87 @@
+"""A process put together: what it refuses before it starts, and who may touch its keys."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mesos_actor.actors.config import load_config
+from mesos_actor.actors.errors import ConfigError
+from mesos_actor.actors.host import STORE_FILE, Host
+from mesos_actor.actors.ids import Address, ContainerId, Principal
+from mesos_actor.actors.messages.containers import ForgetContainer, RecoverContainers
+from mesos_actor.actors.runtime import Runtime
+
+RESOURCES = "cpus:1;mem:64;disk:64;ports:[1-2]"
+
+
+@pytest.fixture
+def opened() -> Iterator[list[Runtime]]:
+    runtimes: list[Runtime] = []
+    yield runtimes
+    for runtime in runtimes:
+        assert runtime._store is not None
+        runtime._store.close()
+
+
+def host(tmp_path: Path, **options: object) -> Host:
+    return Host(load_config({"work_dir": str(tmp_path / "w"), "resources": RESOURCES, **options}, {}))
+
+
+def agent(tmp_path: Path) -> Host:
+    return host(tmp_path, masters="127.0.0.1:5050", role_as="agent")
+
+
+class Keys:
+    """A transport, as far as executors' keys go."""
+
+    def __init__(self) -> None:
+        self.changed: list[str] = []
+
+    def authorize_executor(self, container_id: ContainerId) -> None:
+        self.changed.append(f"+{container_id}")
+
+    def revoke_executor(self, container_id: ContainerId) -> None:
+        self.changed.append(f"-{container_id}")
+
+
+class Quiet:
+    """An outlet that nobody listens to."""
+
+    def log(self, event: str, level: str = "info", **fields: Any) -> None:
+        """Nothing is printed."""
+
+    def send(self, *_: Any) -> None:
+        """Nothing is sent."""
+
+
+def test_only_the_own_agent_touches_the_keys_of_executors(tmp_path: Path, opened: list[Runtime]) -> None:
+    process, keys = agent(tmp_path), Keys()
+    runtime = process._runtime()
+    opened.append(runtime)
+    process.transport = keys  # type: ignore[assignment]
+    port: Any = next(cell.port for cell in runtime._ports if cell.name == "containerizer")
+    port._outlet = Quiet()
+    executor = ContainerId("e.0123456789ab")
+    for message in (ForgetContainer(executor), RecoverContainers((), executors=(executor,))):
+        port.on_message(Address("peer:1/x"), "", Principal("bob"), message)
+        port.on_message(Address("peer:1/x"), "", Principal("cluster"), message)
+
+    assert keys.changed == []
+
+
+def test_a_work_directory_is_used_as_what_it_was(tmp_path: Path, opened: list[Runtime]) -> None:
+    opened.append(agent(tmp_path)._runtime())
+
+    with pytest.raises(ConfigError, match=r"holds the state of agent, and this would be a one-host cluster"):
+        host(tmp_path)._runtime()
+
+
+def test_what_is_kept_is_for_its_owner_alone(tmp_path: Path, opened: list[Runtime]) -> None:
+    opened.append(agent(tmp_path)._runtime())
+
+    assert stat.S_IMODE((tmp_path / "w" / "agent" / STORE_FILE).stat().st_mode) == 0o600

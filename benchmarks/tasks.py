@@ -42,8 +42,14 @@ class Trues(Framework):
         self.ready = asyncio.Event()
         self.held: list[Offer] = []
         self.failed = 0
+        self.ended_s = 0.0
+        #: Milliseconds from a FINISHED to the offer of what it freed.
+        self.offered_again_ms: list[float] = []
 
     def on_offers(self, offers: Sequence[Offer]) -> None:
+        if self.ended_s:
+            self.offered_again_ms.append(1000 * (time.perf_counter() - self.ended_s))
+            self.ended_s = 0.0
         self.held += offers
         self.ready.set()
         self.place()
@@ -82,6 +88,7 @@ class Trues(Framework):
             self.failed += 1
             print(status, file=sys.stderr)
         self.unfinished -= 1
+        self.ended_s = time.perf_counter()
         if not self.unfinished:
             self.over.set()
 
@@ -111,8 +118,8 @@ async def throughput(cluster: LocalCluster, tasks: int) -> tuple[float, dict[str
     return tasks / took_s, {name: 1000 * (after[name] - before[name]) / tasks for name in after}
 
 
-async def latency(cluster: LocalCluster, tasks: int, cold: bool) -> list[float]:
-    """Milliseconds of each of `tasks` single tasks."""
+async def latency(cluster: LocalCluster, tasks: int, cold: bool) -> tuple[list[float], list[float]]:
+    """Milliseconds of each of `tasks` single tasks, and from each end to the offer of what it freed; both sorted."""
     framework = Trues()
     took_ms = []
     async with running(framework, cluster.masters, key_dir=cluster.key_dir):
@@ -126,7 +133,7 @@ async def latency(cluster: LocalCluster, tasks: int, cold: bool) -> list[float]:
             framework.post(1)
             await asyncio.wait_for(framework.over.wait(), 30)
             took_ms.append(1000 * (time.perf_counter() - started))
-    return sorted(took_ms)
+    return sorted(took_ms), sorted(framework.offered_again_ms)
 
 
 def main() -> None:
@@ -163,10 +170,13 @@ def main() -> None:
         with local_cluster() as cluster:
             cluster.add_agent("agent", f"cpus:{options.slots};mem:{options.slots * 4};disk:1000")
             for cold in (False, True):
-                took = asyncio.run(latency(cluster, options.latency, cold))
+                took, again = asyncio.run(latency(cluster, options.latency, cold))
                 how = "from revive" if cold else "offer in hand"
                 middle, high = took[len(took) // 2], took[len(took) * 95 // 100]
                 print(f"one task, idle, {how}: median {middle:.2f} ms, p95 {high:.2f} ms")
+                if not cold:
+                    middle = again[len(again) // 2]
+                    print(f"what it freed offered again: median {middle:.2f} ms after its FINISHED had arrived")
 
 
 if __name__ == "__main__":

@@ -57,10 +57,14 @@ class Reader:
             return bool(found.st_mode & (bit << 3))
         return bool(found.st_mode & bit)
 
-    def may_read(self, path: Path) -> bool:
-        """Whether this user could open the file by itself, by the permission bits."""
-        real = path.resolve()
-        return all(self._may(parent.stat(), 1) for parent in real.parents) and self._may(real.stat(), 4)
+    def may_read(self, descriptor: int) -> bool:
+        """Whether this user could have opened this open file by itself, by the permission bits. The file itself is
+        judged, not a name that may mean another by now."""
+        real = Path(f"/proc/self/fd/{descriptor}").readlink()
+        try:
+            return self._may(os.fstat(descriptor), 4) and all(self._may(parent.stat(), 1) for parent in real.parents)
+        except OSError:
+            return False  # it was moved away meanwhile
 
 
 def source_of(uri: Uri) -> Path:
@@ -207,7 +211,7 @@ def _fetch_one(uri: Uri, target: _Target, reader: Reader | None) -> None:
         os.close(descriptor)
         raise FetchError("not a regular file")
     with os.fdopen(descriptor, "rb") as source:
-        if reader is not None and not reader.may_read(path):
+        if reader is not None and not reader.may_read(source.fileno()):
             raise FetchError("the task's user may not read it")
         named = _parts(uri.output_file, "output_file")
         if not uri.extract:

@@ -190,7 +190,11 @@ def test_reader_has_the_rights_of_its_user_only(tmp_path: Path, source: Path) ->
     tmp_path.chmod(0o700)
     source.chmod(0o644)
 
-    assert not nobody.may_read(source)
-    assert Reader(os.getuid(), [os.getgid()]).may_read(source)
-    assert nobody.may_read(Path("/etc/passwd"))
-    assert not nobody.may_read(Path("/etc/shadow"))
+    def may(reader: Reader, path: Path) -> bool:
+        with path.open("rb") as opened:
+            return reader.may_read(opened.fileno())
+
+    assert not may(nobody, source)
+    assert may(Reader(os.getuid(), [os.getgid()]), source)
+    assert may(nobody, Path("/etc/passwd"))
+    assert not may(nobody, Path("/etc/shadow"))

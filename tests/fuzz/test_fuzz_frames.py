@@ -17,7 +17,12 @@ from tests.fuzz.scene import Scene, plausible, scene
 fuzzing = settings(
     max_examples=settings().max_examples // 2,
     phases=[phase for phase in Phase if phase is not Phase.explain],
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
+    suppress_health_check=[
+        HealthCheck.too_slow,
+        HealthCheck.data_too_large,
+        HealthCheck.large_base_example,
+        HealthCheck.function_scoped_fixture,  # it makes a new scene at each call
+    ],
 )
 
 
@@ -89,7 +94,7 @@ def renumbered(wire: Wire, frame: bytes) -> bytes:
 
 
 @pytest.mark.slow
-@settings(fuzzing, suppress_health_check=list(HealthCheck.__members__.values()))
+@fuzzing
 @given(data=st.data())
 def test_any_bytes_are_dropped_and_counted(wires: Callable[[], tuple[Scene, list[Wire]]], data: st.DataObject) -> None:
     it, seen = wires()
@@ -101,7 +106,7 @@ def test_any_bytes_are_dropped_and_counted(wires: Callable[[], tuple[Scene, list
 
 
 @pytest.mark.slow
-@settings(fuzzing, suppress_health_check=list(HealthCheck.__members__.values()))
+@fuzzing
 @given(data=st.data())
 def test_frames_with_changed_bytes_make_nobody_fail(
     wires: Callable[[], tuple[Scene, list[Wire]]], data: st.DataObject
@@ -116,7 +121,7 @@ def test_frames_with_changed_bytes_make_nobody_fail(
 
 
 @pytest.mark.slow
-@settings(fuzzing, suppress_health_check=list(HealthCheck.__members__.values()))
+@fuzzing
 @given(data=st.data())
 def test_frames_of_drawn_messages_with_changed_bytes_make_nobody_fail(
     wires: Callable[[], tuple[Scene, list[Wire]]], data: st.DataObject

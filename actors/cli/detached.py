@@ -6,6 +6,7 @@ A directory under the user's state directory holds all of one scheduler:
     framework.db    what the framework keeps (framework id, finished instances, desired service)
     ready.json      the framework's id, once a master took it in
     scheduler.log   its log
+    outcome         how it ended, once it has
     <framework id>  beside the directory: a link to it, so that an id leads back
 """
 
@@ -24,6 +25,7 @@ from mesos_actor.actors.errors import InvalidInput, MesosActorError, Unavailable
 
 MAX_SPEC_BYTES = 16 * 1024 * 1024
 LOOK_AGAIN_S = 0.02
+OUTCOME_FILE = "outcome"
 
 
 def read_spec(file: Path) -> Any:
@@ -64,6 +66,9 @@ def resume(framework_id: str, masters: str, key_dir: str, insecure: bool, timeou
     if "/" in framework_id or not (link / "spec.json").is_file():
         raise InvalidInput(f"--resume {framework_id}: nothing with this id was submitted from here ({home()})")
     directory = link.resolve()
+    ended = directory / OUTCOME_FILE
+    if ended.exists() and ended.read_text():
+        raise InvalidInput(f"--resume {framework_id}: it has ended: {ended.read_text()}; submit it again as a new one")
     wanted = json.loads((directory / "spec.json").read_text())
     for name, value in (("masters", masters), ("key_dir", key_dir), ("insecure", insecure)):
         wanted[name] = value or wanted[name]

@@ -6,6 +6,7 @@ import json
 import sys
 from pathlib import Path
 
+from mesos_actor.actors.cli.detached import OUTCOME_FILE
 from mesos_actor.actors.errors import MesosActorError
 from mesos_actor.actors.framework import Framework
 from mesos_actor.actors.frameworks.batch import Batch
@@ -53,6 +54,10 @@ def main() -> int:
     except MesosActorError as error:
         print(f"mesos-actor scheduler: {error}", file=sys.stderr)
         return 1
+    if isinstance(framework, Batch):
+        (directory / OUTCOME_FILE).write_text(framework.state.outcome)
+    elif isinstance(framework, Service) and framework.state.finished:
+        (directory / OUTCOME_FILE).write_text("removed")
     return 0
 
 

@@ -209,7 +209,10 @@ class FrameworkActor(FrameworkDoubts):
 
     @handles(Refused)
     def on_refused(self, ctx: Context, sender: Address, message: Refused) -> None:
-        if not self._is_asked(sender):
+        if self._is_reading(sender, message.operation_id):
+            del self.reads[message.operation_id]
+            self._call(ctx, "on_file", FileData(message.operation_id, 0, 0, error=message.text))
+        elif not self._is_asked(sender):
             ctx.warn("stale_sender", sender=sender, kind="Refused", reason=message.reason)
         elif message.reason == "not-leading":
             self._follow(ctx, message.leader)
@@ -375,8 +378,7 @@ class FrameworkActor(FrameworkDoubts):
 
     @handles(FileData)
     def on_file_data(self, ctx: Context, sender: Address, message: FileData) -> None:
-        node, _ = self.reads.get(message.operation_id, ("", 0))
-        if node == node_of(sender):
+        if self._is_reading(sender, message.operation_id):
             del self.reads[message.operation_id]
             self._call(ctx, "on_file", message)
 
@@ -417,6 +419,11 @@ class FrameworkActor(FrameworkDoubts):
                 return
 
     # -- shared -----------------------------------------------------------------------------------------------------
+
+    def _is_reading(self, sender: Address, operation_id: OperationId) -> bool:
+        """Whether `sender` was asked for a file under this id, and has not answered."""
+        node, _ = self.reads.get(operation_id, ("", 0))
+        return node == node_of(sender)
 
     def _is_asked(self, sender: Address) -> bool:
         """Whether `sender` is the master we talk to, or try to."""

@@ -294,7 +294,7 @@ class FrameworkActions(CallbackActor):
         self.reads[asked] = (node, self.ctx.now_us)
         self.ctx.watch(node)
         self.ctx.send(
-            address(node, "sandbox"),
+            address(node, "agent"),  # whose sandbox answers to nobody else
             ReadFile(status.container_id, self.framework_id, path, offset_bytes, length_bytes, asked),
         )
 

@@ -377,7 +377,7 @@ class FakeSandbox:
         self._outlet = outlet
 
     def on_message(self, sender: Address, cause: str, principal: Principal, message: Message) -> None:
-        if isinstance(message, ReadFile):
+        if isinstance(message, ReadFile) and principal == OWN_PROCESS:
             self._outlet.send(sender, self._read(message))
         elif isinstance(message, CollectGarbage) and principal == OWN_PROCESS:
             self._outlet.send(sender, self._collect(message))

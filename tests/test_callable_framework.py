@@ -62,7 +62,7 @@ from mesos_actor.actors.task import Source, TaskState
 
 MASTER = Address("tcp://10.0.0.1:5050/master")
 AGENT = AgentId("c0-S1")
-SANDBOX = Address("tcp://10.0.1.1:5051/sandbox")
+SANDBOX = Address("tcp://10.0.1.1:5051/agent")
 FRAMEWORK = FrameworkId("c0-0001")
 PATTERN = ExecutorInfo(ExecutorId("calls"), Command(("worker",)), Resources.of(cpus=0.1, mem=64), data=b"settings")
 SHARE = Resources.of(cpus=1, mem=100)

@@ -175,7 +175,7 @@ def test_a_file_that_does_not_come_is_given_up_on_after_a_minute() -> None:
     name, file = bench.calls[-1]
     assert (name, isinstance(file, FileData) and "did not answer" in file.error) == ("on_file", True)
     late = FileData(file.operation_id, 0, 1, b"x")
-    bench.get(late, Address("tcp://10.0.1.1:5051/sandbox"))
+    bench.get(late, Address("tcp://10.0.1.1:5051/agent"))
     assert (name, file) == bench.calls[-1]
 
 

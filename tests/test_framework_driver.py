@@ -609,7 +609,7 @@ def test_a_file_is_read_from_the_agent_that_the_offer_named() -> None:
     about = Status(TaskId("t"), TaskState.RUNNING, Source.EXECUTOR, agent_id=AGENT, container_id=ContainerId("t.c"))
 
     effects = bench.acting(lambda f: f.read_file(about, "stdout", operation_id="r1"))
-    sandbox = Address("tcp://10.0.1.1:5051/sandbox")
+    sandbox = Address("tcp://10.0.1.1:5051/agent")
     asked = ReadFile(ContainerId("t.c"), FRAMEWORK, "stdout", 0, 262_144, OperationId("r1"))
     assert Send(sandbox, asked) in effects
     answer = FileData(OperationId("r1"), 0, 2, b"hi")

@@ -60,7 +60,9 @@ class AttendedBatch(FollowedBatch):
 
     def on_disconnected(self) -> None:
         running = len(self.state.running)
-        told = f"{running} running tasks go on" if running else "nothing of this run was launched yet"
+        told = "nothing of this run was launched yet"
+        if running:
+            told = "the task runs on" if running == 1 else f"{running} tasks run on"
         note(f"mesos-actor: the master is gone; {told}; looking for the next master")
 
     def on_launched(self, tasks: Sequence[Task], offer: Offer) -> None:

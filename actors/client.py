@@ -145,12 +145,13 @@ class Client:
                 self._leader = self._next_master(attempt)
             attempt += 1
         names = ", ".join(self.masters)
-        raise Unavailable(f"no leading master answered within {self.timeout_s:g} s at {names}; {self._hint()}")
+        raise Unavailable(f"no leading master answered within {self.timeout_s:g} s at {names}; {self.hint()}")
 
     def _on_report(self, event: str, fields: Mapping[str, object]) -> None:
         self._reported = event
 
-    def _hint(self) -> str:
+    def hint(self) -> str:
+        """What may be the matter when nobody answers."""
         if self._reported == "handshakes_failed":
             return "something is there, but the handshake failed: is this its key, and are both --insecure or neither?"
         if self._reported == "refused.by-peer":

@@ -23,7 +23,9 @@ import msgspec
 from mesos_actor.actors import config_values, resource_text
 from mesos_actor.actors.config_values import (
     DEFAULT_MASTER_PORT,
+    check_replicas,
     host_and_port,
+    join_host_port,
     master_addresses,
     nearest,
     parse_masters,
@@ -46,6 +48,7 @@ __all__ = [
     "load_config",
     "master_addresses",
     "own_hosts",
+    "own_master",
     "parse_masters",
     "part_of",
 ]
@@ -79,6 +82,10 @@ class StartConfig(msgspec.Struct, frozen=True, kw_only=True):
     key_dir: Path | None = None
     """None: this user's own keys."""
     insecure: bool = False
+    initialize: bool = False
+    """This is the first start of a new cluster's master: it makes its registry."""
+    replace: bool = False
+    """This master's disk is lost: it joins again under its name with an empty one."""
     resources: Resources = Resources()
     """What is declared; the rest is detected."""
     without: frozenset[str] = frozenset()
@@ -157,8 +164,28 @@ def part_of(config: StartConfig, own: Collection[str]) -> Part:
     """What `config` makes this process; `own`: the hosts of `config.masters` that are this host (`own_hosts`).
 
     Without masters: both. With them: a master when its own address is in the list, else an agent. Its own address is
-    its host with the port it was given, or, when it was given none, the only entry of its host. Raises ConfigError.
+    its host with the port it was given, or, when it was given none, the only entry of its host. Raises ConfigError,
+    also when it was told to begin a registry that it will not have.
     """
+    part = _part_of(config, own)
+    for name, given in (("initialize", config.initialize), ("replace", config.replace)):
+        if given and part.role == "agent":
+            why = f"is none of {', '.join(config.masters)}" if config.role_as == "auto" else "was started --as agent"
+            raise refused(name, given, f"is for masters, and this process {why}", f"leave it out, or {_BE_A_MASTER}")
+    if config.replace and len(config.masters) <= 1:
+        raise refused(
+            "replace",
+            config.replace,
+            "needs other masters to learn from",
+            "restore a backup with `mesos-actor registry import`, or begin anew with --initialize",
+        )
+    return part
+
+
+_BE_A_MASTER = "name this host's own address and --port in --masters"
+
+
+def _part_of(config: StartConfig, own: Collection[str]) -> Part:
     ports = [number for name, number in (host_and_port("masters", one) for one in config.masters) if name in own]
     role = config.role_as
     if role == "agent" and not config.masters:
@@ -179,6 +206,36 @@ def part_of(config: StartConfig, own: Collection[str]) -> Part:
             "--port, or --as agent"
         )
     return Part(role, ports[0] if ports else DEFAULT_MASTER_PORT)
+
+
+def own_master(config: StartConfig, part: Part, own: Collection[str]) -> str:
+    """The entry, `host:port`, of `config.masters` that is this process: a master, or a cluster of this host alone.
+
+    Raises ConfigError when the list is none for masters (their number: odd, and at most MAX_REPLICAS), or does not say
+    which of them this is. `part` and `own` as from `part_of` and `own_hosts`.
+    """
+    masters = config.masters
+    if not masters:
+        return join_host_port("127.0.0.1", part.port)
+    check_replicas(masters)
+    if len(masters) == 1:
+        return masters[0]
+    if part.role == "both":
+        raise refused("as", part.role, "is a cluster of this host alone", "start a master and an agent apart")
+    advertised = config.advertise.lower()
+    entries = [
+        one
+        for one, (name, port) in zip(masters, (host_and_port("masters", one) for one in masters), strict=True)
+        if port == part.port and (name == advertised if advertised else name in own)
+    ]
+    if len(entries) != 1:
+        here = config.advertise or "this host"
+        problem = "has no entry for" if not entries else f"has {len(entries)} entries for"
+        raise ConfigError(
+            f"masters: {','.join(masters)} {problem} {here} with port {part.port}; give each master the same "
+            "list, with its own address and --port in it once"
+        )
+    return entries[0]
 
 
 def own_hosts(masters: Collection[str]) -> frozenset[str]:
@@ -272,6 +329,8 @@ _READERS: dict[str, Callable[[str, object], Any]] = {
     "work_dir": _path,
     "key_dir": _path,
     "insecure": config_values.switch,
+    "initialize": config_values.switch,
+    "replace": config_values.switch,
     "resources": _resources,
     "attributes": _attributes,
     "log_json": config_values.switch,
@@ -401,6 +460,11 @@ def _built(found: dict[str, _Given], environ: Mapping[str, str]) -> StartConfig:
     fields["role_as"] = fields.pop("as", "auto")
     fields["resources"], fields["without"] = fields.get("resources", (Resources(), frozenset()))
     fields.setdefault("hostname", socket.gethostname() or "localhost")
+    if fields.get("initialize") and fields.get("replace"):
+        raise ConfigError(
+            f"initialize ({found['initialize'].source}) and replace ({found['replace'].source}): one begins a new "
+            "cluster, the other joins an old one; give one of them, and only once"
+        )
     if "work_dir" not in fields:
         fields["work_dir"] = default_work_dir(environ, is_root=os.geteuid() == 0)
     config = StartConfig(

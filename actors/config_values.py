@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 
 from mesos_actor.actors.errors import ConfigError
@@ -18,6 +18,9 @@ from mesos_actor.actors.resource_text import shown
 DEFAULT_MASTER_PORT = 5_050
 """(Mesos: --port of the master.)"""
 MAX_MASTERS = 64
+"""In any list; what a client may try."""
+MAX_REPLICAS = 7
+"""Masters of one cluster: each keeps the registry, and every write waits for most of them."""
 MAX_DURATION_MS = 10 * 365 * 24 * 3_600 * 1_000
 MAX_COUNT = 1_000_000_000
 
@@ -134,6 +137,18 @@ def parse_masters(masters: str | Iterable[str], where: str = "masters") -> tuple
     if not found or len(found) > MAX_MASTERS:
         raise refused(where, masters, f"names {len(found)} masters", f"name 1 to {MAX_MASTERS} as HOST:PORT")
     return tuple(found)
+
+
+def check_replicas(masters: Sequence[str]) -> None:
+    """Raise ConfigError when so many masters cannot be one cluster: their number is odd, at most MAX_REPLICAS."""
+    counted = f"masters: {','.join(masters)} are {len(masters)}"
+    if len(masters) > MAX_REPLICAS:
+        raise ConfigError(
+            f"{counted}: each write waits for a majority of them, so that more than {MAX_REPLICAS} are slower and "
+            "hardly safer; name 3 or 5 masters"
+        )
+    if len(masters) % 2 == 0:
+        raise ConfigError(f"{counted}: an even number tolerates no more failures than one less; name 1, 3 or 5 masters")
 
 
 def host_and_port(where: str, value: object) -> tuple[str, int]:

@@ -16,12 +16,14 @@ import socket
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mesos_actor._version import __version__
 from mesos_actor.actors.actor import ActorLike
-from mesos_actor.actors.config import Part, StartConfig, load_config, own_hosts, part_of
+from mesos_actor.actors.config import Part, StartConfig, load_config, own_hosts, own_master, part_of
 from mesos_actor.actors.config_values import host_and_port, master_addresses
 from mesos_actor.actors.core import environment
+from mesos_actor.actors.core.settings import MasterSettings
 from mesos_actor.actors.errors import ConfigError, InternalError, MesosActorError, SecurityError, StorageError
 from mesos_actor.actors.ids import Address, ContainerId, Principal, address
 from mesos_actor.actors.logs import Log
@@ -34,7 +36,12 @@ from mesos_actor.transport.security import Keys, load_keys, user_key, user_key_d
 from mesos_actor.transport.transport import Deliver, LinkLost
 from mesos_actor.transport.zmq import ZmqTransport
 
+if TYPE_CHECKING:
+    from mesos_actor.raft.directory import Start
+    from mesos_actor.raft.node import RegistryPort
+
 STORE_FILE = "state.sqlite3"
+REGISTRY_DIRECTORY = "registry"
 LOOPBACK = "127.0.0.1"
 GC_AFTER = 50_000
 """Objects made, less those freed, before the collector looks for cycles."""
@@ -76,14 +83,24 @@ class Host:
         return user_key() if self._on_loopback() else load_keys(user_key_dir())
 
     def _listen(self, port: int) -> tuple[str, str]:
-        """Where to listen, and under which host others reach us."""
+        """Where to listen, and under which host others reach us: a master's is what the list of masters calls it."""
         if self._on_loopback():
             bind = self.config.bind or LOOPBACK
-            return f"tcp://{_bracketed(bind)}:{port}", self.config.advertise
+            return f"tcp://{_bracketed(bind)}:{port}", self.config.advertise or self._listed_host()
         bind = self.config.bind or "0.0.0.0"
         wild = bind in ("0.0.0.0", "::")
-        advertise = self.config.advertise or (_own_address(self.config.masters) if wild else "")
+        advertise = self.config.advertise or self._listed_host()
+        if not advertise and wild:
+            advertise = _own_address(self.config.masters)
         return f"tcp://{_bracketed(bind)}:{port}", advertise
+
+    def _listed_host(self) -> str:
+        """The host of our own entry in the list of masters, where there are several; else empty."""
+        if self.part.role != "master" or len(self.config.masters) < 2:
+            return ""
+        return _bracketed(
+            host_and_port("masters", own_master(self.config, self.part, own_hosts(self.config.masters)))[0]
+        )
 
     # -- putting it together ----------------------------------------------------------------------------------------
 
@@ -133,8 +150,10 @@ class Host:
 
     def _check_directory(self) -> None:
         """Raise ConfigError when the work directory was used as something else before: nothing of it would be found."""
-        alone = (self.config.work_dir / STORE_FILE).exists()
-        apart = [role for role in ("master", "agent") if (self.config.work_dir / role / STORE_FILE).exists()]
+        work_dir = self.config.work_dir
+        alone = (work_dir / STORE_FILE).exists()
+        marks = {"master": work_dir / "master" / REGISTRY_DIRECTORY, "agent": work_dir / "agent" / STORE_FILE}
+        apart = [role for role, mark in marks.items() if mark.exists()]
         if alone if self.part.role != "both" else apart:
             was = "a one-host cluster" if alone else " and ".join(apart)
             raise ConfigError(
@@ -148,7 +167,7 @@ class Host:
         self._check_directory()
         try:
             work_dir.mkdir(parents=True, exist_ok=True, mode=0o711)
-            store = SqliteStore(work_dir / STORE_FILE)
+            store = None if self.part.role == "master" else SqliteStore(work_dir / STORE_FILE)
         except OSError as error:
             raise ConfigError(
                 f"work_dir: {work_dir} cannot be used: {error.strerror}; name a directory this user may write to"
@@ -164,15 +183,29 @@ class Host:
     def _add_master(self, runtime: Runtime) -> None:
         from mesos_actor.actors.core.allocator import DrfAllocator
         from mesos_actor.actors.master import Master
-        from mesos_actor.actors.registry import RegistryActor
 
         settings = self.config.master
 
         def master() -> Master:
             return Master(settings, DrfAllocator(settings.max_outstanding_share_permille))
 
+        runtime.add_port("registry", self._registry(settings))
         runtime.spawn("master", master)
-        runtime.spawn("registry", lambda: RegistryActor(settings.max_agents, settings.max_frameworks), durable=True)
+
+    def _registry(self, settings: MasterSettings) -> RegistryPort:
+        from mesos_actor.raft.files import DirectoryFiles
+        from mesos_actor.raft.node import NodeSettings, RegistryPort
+
+        config, directory = self.config, self._directory() / REGISTRY_DIRECTORY
+        start: Start = "initialize" if config.initialize else "replace" if config.replace else "open"
+        return RegistryPort(
+            lambda: DirectoryFiles(directory),
+            own_master(config, self.part, own_hosts(config.masters)),
+            config.masters,
+            "trial" if self.part.role == "both" else start,
+            self.keys.fingerprint if self.keys is not None else "",
+            NodeSettings(max_agents=settings.max_agents, max_frameworks=settings.max_frameworks),
+        )
 
     def _add_agent(self, runtime: Runtime, work_dir: Path) -> None:
         from mesos_actor.isolation.answers import OWN_PROCESS

@@ -152,10 +152,11 @@ class MasterLeading(Actor):
 
     @handles(Following)
     def on_following(self, ctx: Context, sender: Address, message: Following) -> None:
-        if sender == REGISTRY and ctx.principal == "local":
-            self._step_down()
-            self.leader = message.leader
-            ctx.log("following", term=message.term, leader=message.leader)
+        if sender != REGISTRY or ctx.principal != "local" or (not self.leading and message.leader == self.leader):
+            return
+        self._step_down()
+        self.leader = message.leader
+        ctx.log("following", term=message.term, leader=message.leader)
 
     def _step_down(self) -> None:
         """Forget everything, the allocator's part too: registry and agents tell it again to whoever leads next."""

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from mesos_actor.actors.ids import Address, Node, Principal
 from mesos_actor.actors.messages.base import Message
@@ -82,3 +82,11 @@ class Port(Protocol):
 
     def close(self) -> None:
         """Give back what is held, within a short bound. `outlet` must not be used afterwards."""
+
+
+@runtime_checkable
+class LinkListener(Protocol):
+    """A port that wants to hear of lost links, as all actors do. `on_flush` follows."""
+
+    def on_link_lost(self, node: Node) -> None:
+        """The link with `node` ended, or the process behind it was restarted."""

@@ -29,7 +29,7 @@ from mesos_actor.actors.ids import Address, Node, Principal, actor_of, address, 
 from mesos_actor.actors.logs import Log
 from mesos_actor.actors.messages.base import Message, Record
 from mesos_actor.actors.messages.scheduler import Refused
-from mesos_actor.actors.ports import Port
+from mesos_actor.actors.ports import LinkListener, Port
 from mesos_actor.actors.runtime_timers import Timers
 from mesos_actor.actors.store import Store
 from mesos_actor.actors.supervisor import Supervisor
@@ -74,11 +74,11 @@ class PortCell:
 
 
 class LostLink:
-    """In the inbox: tell this actor that the link with `node` is lost."""
+    """In the inbox: tell this actor, or port that listens, that the link with `node` is lost."""
 
     __slots__ = ("cell", "node")
 
-    def __init__(self, cell: Cell, node: Node) -> None:
+    def __init__(self, cell: Cell | PortCell, node: Node) -> None:
         self.cell = cell
         self.node = node
 
@@ -158,7 +158,8 @@ class Turns(Crew):
             self._schedule()
 
     def _link_lost(self, node: Node) -> None:
-        for cell in self.cells.values():
+        listening: list[Cell | PortCell] = [cell for cell in self._ports if isinstance(cell.port, LinkListener)]
+        for cell in [*listening, *self.cells.values()]:
             self._inbox.append((LostLink(cell, node), Address(""), LOCAL, "", _NO_MESSAGE))
         self._schedule()
 
@@ -221,12 +222,18 @@ class Turns(Crew):
     def _turn_rarer(
         self, target: PortCell | LostLink, sender: Address, principal: Principal, cause: str, message: Message
     ) -> None:
-        if isinstance(target, LostLink):
-            self._lose_link(target.cell, target.node)
+        cell = target.cell if isinstance(target, LostLink) else target
+        if isinstance(cell, Cell):
+            assert isinstance(target, LostLink)
+            self._lose_link(cell, target.node)
             return
-        if target not in self._to_flush:
-            self._to_flush.append(target)
-        self._guarded(target.name, lambda: target.port.on_message(sender, cause, principal, message))
+        if cell not in self._to_flush:
+            self._to_flush.append(cell)
+        port = cell.port
+        if not isinstance(target, LostLink):
+            self._guarded(cell.name, lambda: port.on_message(sender, cause, principal, message))
+        elif isinstance(port, LinkListener):
+            self._guarded(cell.name, lambda: port.on_link_lost(target.node))
 
     def _finish_turn(self) -> None:
         """One commit, then what waited for it, then one flush."""

@@ -98,7 +98,7 @@ class SqliteStore:
         self._failed = ""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = _lock(path.with_name(path.name + ".lock"))
+            self._lock = lock_directory(path.with_name(path.name + ".lock"))
         except OSError as error:
             raise StorageError(
                 f"{path}: cannot be opened: {error.strerror or error}; check that the directory may be written"
@@ -153,9 +153,10 @@ class SqliteStore:
         return StorageError(self._failed)
 
 
-def _lock(path: Path) -> int:
-    """The descriptor that holds the lock, until it is closed. It is not inherited by programs started from here; a
-    plain fork would share it. Raises StorageError naming the process that holds it, OSError when it cannot be made."""
+def lock_directory(path: Path) -> int:
+    """The descriptor that holds the directory of the lock file `path`, until it is closed. It is not inherited by
+    programs started from here; a plain fork would share it. Raises StorageError naming the process that holds it,
+    OSError when it cannot be made."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

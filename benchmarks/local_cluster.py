@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -32,16 +33,31 @@ def memory_mib(pid: int, kind: str = "Pss") -> float:
 
 
 class LocalCluster:
-    """One master and some agents. `masters` and `key_dir` are what a framework needs."""
+    """Masters and some agents. `masters` and `key_dir` are what a framework needs."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, masters: int = 1) -> None:
         self.directory = directory
         self.key_dir = str(directory / "keys")
         self.masters = ""
         self.pids: dict[str, int] = {}
         self._processes: list[subprocess.Popen[bytes]] = []
         self._run("init", "--key-dir", self.key_dir)
-        self.masters = self._start("master", "--as", "master", "--port", "0")
+        if masters == 1:
+            self.masters = self._start("master", "--as", "master", "--port", "0", "--initialize")
+        else:
+            self.masters = ",".join(f"127.0.0.1:{port}" for port in free_ports(masters))
+            for number in range(masters):
+                self.start_master(number, "--initialize")
+
+    def start_master(self, number: int, *arguments: str) -> None:
+        """Start one of several masters (`master0`, `master1`, ...), again without `--initialize`."""
+        port = self.masters.split(",")[number].rpartition(":")[2]
+        (self.directory / f"master{number}.ready").unlink(missing_ok=True)
+        self._start(f"master{number}", "--masters", self.masters, "--port", port, *arguments)
+
+    def master_at(self, address: str) -> int:
+        """The number of the master at `tcp://host:port/master`."""
+        return self.masters.split(",").index(address.removeprefix("tcp://").partition("/")[0])
 
     def add_agent(self, name: str, resources: str) -> str:
         """Start an agent; returns its `host:port`. Its launcher is in `pids` as `<name>.launcher`."""
@@ -98,14 +114,24 @@ class LocalCluster:
                 process.wait()
 
 
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody uses now."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    try:
+        return [int(one.getsockname()[1]) for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()
+
+
 @contextlib.contextmanager
-def local_cluster() -> Iterator[LocalCluster]:
-    """A master in a fresh directory. Directories go when the whole benchmark ends: on ext4, deleting thousands of
+def local_cluster(masters: int = 1) -> Iterator[LocalCluster]:
+    """Masters in a fresh directory. Directories go when the whole benchmark ends: on ext4, deleting thousands of
     sandboxes beside the making of new ones halves the rate of the latter."""
     directory = Path(tempfile.mkdtemp(prefix="mesos-actor-bench-"))
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
     os.sync()
-    cluster = LocalCluster(directory)
+    cluster = LocalCluster(directory, masters)
     try:
         yield cluster
     finally:

@@ -1,6 +1,6 @@
 """The demo: a cluster of real processes on this host, shared by a batch and a service.
 
-One master and three agents are started with `mesos-actor start`, as on three hosts (here they share a file system).
+Three masters and three agents are started with `mesos-actor start`, as on six hosts (here they share a file system).
 The batch counts the identifiers in every .py file of Python's standard library: map tasks on chunks, then one reduce.
 The service keeps three copies of a small web server running; one is killed on purpose, and replaced.
 """
@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import sysconfig
@@ -38,6 +39,7 @@ HERE = Path(__file__).resolve().parent
 CHUNKS = 60
 COPIES = 3
 AGENTS = 3
+MASTERS = 3
 START_LIMIT_S = 30
 JOB_LIMIT_S = 300
 SAMPLE_S = 0.1
@@ -53,7 +55,7 @@ def say(text: str) -> None:
 
 
 class Cluster:
-    """The processes of one master and some agents, started and stopped as an operator would."""
+    """The processes of three masters and some agents, started, killed and stopped as an operator would."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -63,9 +65,11 @@ class Cluster:
 
     def start(self) -> None:
         self._command("init", "--key-dir", str(self.keys))
-        ready = self._start("master", "--as", "master", "--port", "0")
-        self.masters = ready["address"]
-        say(f"master   at {self.masters}")
+        ports = free_ports(MASTERS)
+        self.masters = ",".join(f"127.0.0.1:{port}" for port in ports)
+        for number, port in enumerate(ports, 1):
+            ready = self.start_master(number, port, "--initialize")
+            say(f"master   {number} at {ready['address']}")
         for number in range(1, AGENTS + 1):
             first = 31_000 + 100 * number
             resources = f"cpus:4;mem:2048;disk:4096;ports:[{first}-{first + 9}]"
@@ -75,6 +79,21 @@ class Cluster:
                 *("--resources", resources, "--attributes", f"rack:r{number}"),
             )
             say(f"agent    host-{number} at {ready['address']}: {resources}")
+
+    def start_master(self, number: int, port: int, *arguments: str) -> dict[str, Any]:
+        """Start one of the masters: the first time with `--initialize`, later without."""
+        return self._start(f"master-{number}", "--masters", self.masters, "--port", str(port), *arguments)
+
+    def kill_master(self, address: str) -> tuple[int, int]:
+        """kill -9 the master at `host:port`; its number and port."""
+        port = int(address.rpartition(":")[2])
+        number = self.masters.split(",").index(f"127.0.0.1:{port}") + 1
+        name = f"master-{number}"
+        process = next(process for known, process in self.processes if known == name)
+        process.kill()
+        process.wait()
+        self.processes = [item for item in self.processes if item[1] is not process]
+        return number, port
 
     def _command(self, *arguments: str) -> None:
         subprocess.run([sys.executable, "-m", "mesos_actor", *arguments], check=True, stdout=subprocess.DEVNULL)
@@ -99,7 +118,7 @@ class Cluster:
         return ready
 
     def stop(self) -> bool:
-        """SIGTERM to the agents, then to the master; whether all of them ended well."""
+        """SIGTERM to the agents, then to the masters; whether all of them ended well."""
         well = True
         for name, process in reversed(self.processes):
             process.send_signal(signal.SIGTERM)
@@ -112,6 +131,18 @@ class Cluster:
                 well = False
                 say(f"{name} ended with status {status}:\n{(self.directory / f'{name}.log').read_text()[-2000:]}")
         return well
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody uses now."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()
 
 
 # -- the two frameworks -----------------------------------------------------------------------------------------------
@@ -301,6 +332,22 @@ async def kill_one_copy(web: Web, batch: Identifiers, board: Board) -> None:
         await asyncio.sleep(0.05)
 
 
+async def kill_the_leader(cluster: Cluster, client: Client, batch: Identifiers, board: Board) -> None:
+    """Once two thirds of the map tasks are done: kill the leading master, see another lead, start it again."""
+    while batch.state.progress()[0][1] < CHUNKS * 2 // 3:
+        await asyncio.sleep(0.02)
+    leader = (await client.leader()).removeprefix("tcp://").partition("/")[0]
+    number, port = cluster.kill_master(leader)
+    killed = time.monotonic()
+    board.line(f"killing the leading master {number} with kill -9")
+    while (now := (await client.leader()).removeprefix("tcp://").partition("/")[0]) in ("", leader):
+        await asyncio.sleep(0.01)
+    await client.query("status")
+    board.line(f"the master at {now} leads, {time.monotonic() - killed:.2f} s after the kill")
+    await asyncio.to_thread(cluster.start_master, number, port)
+    board.line(f"master {number} is back")
+
+
 async def ask_copy(port: int, patient: bool = True) -> dict[str, Any]:
     """What the web copy on `port` says of itself; with `patient`, asked until it listens."""
 
@@ -334,8 +381,8 @@ async def share_the_cluster(cluster: Cluster, directory: Path, files: list[str])
                 mesos_actor.running(web, masters, key_dir=key_dir),
                 mesos_actor.running(batch, masters, key_dir=key_dir),
             ):
-                killer = asyncio.create_task(kill_one_copy(web, batch, board))
-                await asyncio.wait_for(asyncio.gather(batch.over.wait(), killer), JOB_LIMIT_S)
+                killers = kill_one_copy(web, batch, board), kill_the_leader(cluster, client, batch, board)
+                await asyncio.wait_for(asyncio.gather(batch.over.wait(), *killers), JOB_LIMIT_S)
                 web.post("remove")
                 while not web.state.finished:
                     web.changed.clear()

@@ -17,9 +17,13 @@ from mesos_actor.actors.actor import SECOND_US
 from mesos_actor.actors.logs import MemoryLog
 from mesos_actor.actors.store import MemoryStore
 from mesos_actor.isolation.fake import Run, run_of
-from mesos_actor.transport.sim.cluster import SimAgent, SimCluster, SimFramework, cluster
+from mesos_actor.raft.engine import Timing
+from mesos_actor.raft.node import NodeSettings
+from mesos_actor.transport.sim.cluster import SimAgent, SimCluster, cluster
+from mesos_actor.transport.sim.frameworks import SimFramework
 from mesos_actor.transport.sim.host import Host
 from mesos_actor.transport.sim.invariants import ClusterInvariant, Watch
+from mesos_actor.transport.sim.masters import SimMaster
 from mesos_actor.transport.sim.network import NetworkSettings
 from mesos_actor.transport.sim.plan import NORMAL, Chances, Fate, Key, Plan, SeededPlan
 from mesos_actor.transport.sim.schedule import START_US
@@ -49,6 +53,7 @@ __all__ = [
     "MemoryLog",
     "MemoryStore",
     "NetworkSettings",
+    "NodeSettings",
     "NotReached",
     "Plan",
     "Run",
@@ -56,6 +61,8 @@ __all__ = [
     "SimAgent",
     "SimCluster",
     "SimFramework",
+    "SimMaster",
+    "Timing",
     "Watch",
     "World",
     "WorldSettings",

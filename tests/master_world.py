@@ -47,9 +47,9 @@ from mesos_actor.actors.messages.values import (
     Task,
     TaskReport,
 )
-from mesos_actor.actors.registry import RegistryActor
 from mesos_actor.actors.resources import Attributes, Resources, total
 from mesos_actor.actors.task import Source, TaskState
+from tests.one_disk_registry import OneDiskRegistry
 
 M = TypeVar("M", bound=Message)
 MASTER, REGISTRY = local("master"), local("registry")
@@ -205,7 +205,7 @@ class World:
         """Master and registry begin (again) with what was kept, as after a kill -9."""
         self.allocator: Any = self._make_allocator()
         self.master = Master(self.settings, self.allocator)
-        self.registry = RegistryActor()
+        self.registry = OneDiskRegistry()
         self.timers: dict[str, int] = {}
         self._turn(self.registry, "on_start")
         self._turn(self.master, "on_start")

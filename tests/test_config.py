@@ -19,6 +19,7 @@ from mesos_actor.actors.config import (
     load_config,
     master_addresses,
     own_hosts,
+    own_master,
     parse_masters,
     part_of,
 )
@@ -83,6 +84,8 @@ def test_every_setting_can_be_given_in_each_place(file: Path, tmp_path: Path) ->
         "work_dir": str(tmp_path / "w"),
         "key_dir": str(tmp_path / "k"),
         "insecure": "true",
+        "initialize": "false",
+        "replace": "true",
         "resources": "cpus:4;gpus:0",
         "attributes": "rack:2",
         "log_json": "on",
@@ -97,7 +100,7 @@ def test_every_setting_can_be_given_in_each_place(file: Path, tmp_path: Path) ->
     assert {*values} == {*config_module._READERS}
     assert msgspec.structs.replace(by_file, sources={}) == msgspec.structs.replace(by_options, sources={})
     assert msgspec.structs.replace(by_environment, sources={}) == msgspec.structs.replace(by_options, sources={})
-    assert by_options.role_as == "agent"
+    assert (by_options.role_as, by_options.initialize, by_options.replace) == ("agent", False, True)
     assert str(by_options.resources) == "cpus:4"
     assert by_options.without == {"gpus"}
 
@@ -408,6 +411,96 @@ def test_a_process_is_a_master_when_its_own_address_is_in_the_list(
 def test_a_process_that_cannot_know_what_it_is_says_so(options: dict[str, object], words: str) -> None:
     with pytest.raises(ConfigError) as refusal:
         part_of(load(options), ("h1",))
+
+    assert words in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (
+            {"masters": "h2,h3,h4", "initialize": True},
+            "initialize: True is for masters, and this process is none of h2:5050, h3:5050, h4:5050; leave it out, or",
+        ),
+        (
+            {"masters": "h1,h2,h3", "as": "agent", "replace": True},
+            "replace: True is for masters, and this process was started --as agent; leave it out, or name this host's",
+        ),
+        ({"masters": "h1", "replace": True}, "replace: True needs other masters to learn from; restore a backup with"),
+        ({"replace": True}, "replace: True needs other masters to learn from"),
+    ],
+)
+def test_a_registry_is_begun_where_one_will_be(options: dict[str, object], words: str) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        part_of(load(options), ("h1",))
+
+    assert words in str(refusal.value)
+
+
+def test_a_master_is_told_how_its_registry_begins() -> None:
+    for options in ({"masters": "h1,h2,h3", "initialize": True}, {"masters": "h1,h2,h3", "replace": True}):
+        assert part_of(load(options), ("h1",)) == Part("master", 5_050)
+    for alone in ({"initialize": True}, {"as": "master", "initialize": True}, {"masters": "h1", "initialize": True}):
+        assert part_of(load(alone), ("h1",)).role != "agent"
+
+
+def test_a_registry_is_not_begun_in_two_ways(file: Path) -> None:
+    file.write_text("replace = true\n")
+
+    with pytest.raises(ConfigError) as refusal:
+        load({"initialize": True}, file=file)
+
+    assert f"initialize (option --initialize) and replace ({file}): one begins a new" in str(refusal.value)
+    assert load({"initialize": True, "replace": False}, file=file).initialize
+
+
+@pytest.mark.parametrize(
+    ("options", "own", "entry"),
+    [
+        ({}, (), "127.0.0.1:5050"),
+        ({"as": "master", "port": 0}, (), "127.0.0.1:0"),
+        ({"masters": "h1,h2,h3"}, ("h2",), "h2:5050"),
+        ({"masters": "H1:1,h2:2,[FD00::1]:3", "as": "master"}, ("fd00::1",), "[fd00::1]:3"),
+        ({"masters": "h1:1,h1:2,h1:3", "port": 2}, ("h1",), "h1:2"),
+        ({"masters": "h1,h2,h3", "as": "master", "advertise": "H3"}, (), "h3:5050"),
+        ({"masters": "h1,h2,h3", "as": "master", "advertise": "h3"}, ("h1", "h3"), "h3:5050"),
+        ({"masters": "h1,h2,h3,h4,h5,h6,h7"}, ("h7",), "h7:5050"),
+        ({"masters": "h1", "as": "master"}, (), "h1:5050"),
+        ({"masters": "h1", "as": "both"}, ("h1",), "h1:5050"),
+    ],
+)
+def test_a_master_finds_its_own_entry(options: dict[str, object], own: tuple[str, ...], entry: str) -> None:
+    config = load(options)
+    part = part_of(config, own) if len(own) < 2 else Part("master", 5_050)
+
+    assert own_master(config, part, own) == entry
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (
+            {"masters": "h1,h2"},
+            "masters: h1:5050,h2:5050 are 2: an even number tolerates no more failures than one less; name 1, 3 or 5",
+        ),
+        ({"masters": "h1,h2,h3,h4"}, "are 4: an even number"),
+        ({"masters": ",".join(f"h{n}" for n in range(1, 10))}, "are 9: each write waits for a majority of them"),
+        ({"masters": ",".join(f"h{n}" for n in range(1, 9))}, "more than 7 are slower"),
+        ({"masters": "h1,h2,h3", "as": "both"}, "as: 'both' is a cluster of this host alone; start a master and an"),
+        (
+            {"masters": "h2,h3,h4", "as": "master"},
+            "masters: h2:5050,h3:5050,h4:5050 has no entry for this host with port 5050; give each master the same",
+        ),
+        ({"masters": "h1,h2,h3", "as": "master", "port": 5_051}, "has no entry for this host with port 5051"),
+        ({"masters": "h1,h2,h3", "as": "master", "advertise": "x"}, "has no entry for x with port 5050"),
+        ({"masters": "h1,h1.local,h3", "as": "master", "port": 5_050}, "has 2 entries for this host with port 5050"),
+    ],
+)
+def test_a_list_of_masters_that_cannot_be_is_refused(options: dict[str, object], words: str) -> None:
+    config, own = load(options), ("h1", "h1.local")
+
+    with pytest.raises(ConfigError) as refusal:
+        own_master(config, part_of(config, own), own)
 
     assert words in str(refusal.value)
 

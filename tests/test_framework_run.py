@@ -320,6 +320,9 @@ def test_sigterm_leaves_in_order(serve: Serve) -> None:
         run(framework, masters=node)
 
     assert caught.value.code == 128 + signal.SIGTERM
+    deadline = time.monotonic() + 10  # the master lives in a thread of its own, and may read it a moment later
+    while not master.got(Unsubscribe) and time.monotonic() < deadline:
+        os.sched_yield()
     assert len(master.got(Unsubscribe)) == 1
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 

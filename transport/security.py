@@ -57,6 +57,11 @@ class Keys(msgspec.Struct, frozen=True):
     authorized: Path | None = None
     """The directory of the clients' public keys, read again when it changes."""
 
+    @property
+    def fingerprint(self) -> str:
+        """Names the cluster's key without being it: 16 hex digits."""
+        return hashlib.blake2b(self.server_public, digest_size=8).hexdigest()
+
 
 # -- making keys ----------------------------------------------------------------------------------------------------
 

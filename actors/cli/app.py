@@ -20,6 +20,8 @@ MODULES = {
     "serve": ("start", "init"),
     "work": ("run", "submit", "wait", "kill", "teardown", "logs"),
     "show": ("status", "agents", "frameworks", "tasks", "offers", "roles", "why", "top"),
+    "masters": ("masters",),
+    "registry": ("registry",),
     "operate": ("service", "weight", "gone", "completion"),
 }
 """Module -> its commands, in the order of the help."""

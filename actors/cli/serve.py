@@ -41,6 +41,20 @@ def start(
     attributes: Annotated[str | None, typer.Option(help="Facts about the agent: 'rack:r1;os:debian'.")] = None,
     config: Annotated[str | None, typer.Option(metavar="FILE.toml", help="Settings from a file.")] = None,
     key_dir: Annotated[str | None, typer.Option(metavar="DIR", help="The cluster's keys (mesos-actor init).")] = None,
+    initialize: Annotated[
+        bool,
+        typer.Option(
+            "--initialize",
+            help="The first start of a new cluster's master: makes its registry. Start each master so once.",
+        ),
+    ] = False,
+    replace: Annotated[
+        bool,
+        typer.Option(
+            "--replace",
+            help="This master's disk is lost: join again under its name with an empty one, while all others run.",
+        ),
+    ] = False,
     insecure: Annotated[bool, typer.Option("--insecure", help="No encryption and no authentication at all.")] = False,
     log_json: Annotated[bool, typer.Option("--log-json", help="Logs as one JSON object a line.")] = False,
     log_level: Annotated[str | None, typer.Option(metavar="debug|info|warning|error", help="What to log.")] = None,
@@ -55,10 +69,10 @@ def start(
     \b
     Examples:
       mesos-actor start
-      mesos-actor start --masters 10.0.0.1:5050 --as master
-      mesos-actor start --masters 10.0.0.1:5050 --resources 'cpus:8;mem:16GiB' --attributes rack:r1
+      mesos-actor start --masters 10.0.0.1,10.0.0.2,10.0.0.3 --initialize
+      mesos-actor start --masters 10.0.0.1,10.0.0.2,10.0.0.3 --resources 'cpus:8;mem:16GiB' --attributes rack:r1
     """
-    from mesos_actor.actors.config import load_config, own_hosts, part_of
+    from mesos_actor.actors.config import load_config, own_hosts, own_master, part_of
 
     options = {
         "masters": masters,
@@ -72,6 +86,8 @@ def start(
         "attributes": attributes,
         "config": config,
         "key_dir": key_dir,
+        "initialize": initialize or None,
+        "replace": replace or None,
         "insecure": insecure or None,
         "log_json": log_json or None,
         "log_level": log_level,
@@ -80,7 +96,10 @@ def start(
     # Everything that can be judged is judged here, where an error is one line; then the process becomes the host
     # itself, without what a command line needs in memory.
     checked = load_config(dict(given))
-    part_of(checked, own_hosts(checked.masters))
+    own = own_hosts(checked.masters)
+    part = part_of(checked, own)
+    if part.role != "agent":
+        own_master(checked, part, own)
     if ready_file is not None:
         given["ready_file"] = str(Path(ready_file).absolute())
         Path(ready_file).unlink(missing_ok=True)

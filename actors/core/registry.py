@@ -15,11 +15,9 @@ import msgspec
 
 from mesos_actor.actors.ids import (
     AgentId,
-    ClusterId,
     FrameworkId,
     OperationId,
     Role,
-    Term,
     agent_id,
     framework_id,
     role_error,
@@ -32,11 +30,14 @@ from mesos_actor.actors.messages.registry import (
     ClusterRecord,
     CollectRecords,
     Command,
+    FoundCluster,
     FrameworkRecord,
     MarkGone,
     MarkUnreachable,
+    MemberRecord,
     RemoveAgent,
     RemoveFramework,
+    ReplaceMember,
     SetWeight,
     UpdateAgent,
     UpdateFramework,
@@ -55,17 +56,17 @@ MAX_WEIGHT_MILLI = 1_000_000_000
 MAX_OUTCOME_BYTES = 1_024
 """How much of a framework's last words is kept."""
 
-AnyClusterRecord = ClusterRecord | AgentRecord | FrameworkRecord | WeightRecord
+AnyClusterRecord = ClusterRecord | MemberRecord | AgentRecord | FrameworkRecord | WeightRecord
 
 
-class Applied(msgspec.Struct, frozen=True):
+class Applied(msgspec.Struct, frozen=True, gc=False):
     """`records` as they stand after the command, `removed` the keys it dropped."""
 
     records: tuple[AnyClusterRecord, ...] = ()
     removed: tuple[str, ...] = ()
 
 
-class NotApplied(msgspec.Struct, frozen=True):
+class NotApplied(msgspec.Struct, frozen=True, gc=False):
     """Nothing changed. Reasons: those of ProposalRefused."""
 
     reason: str
@@ -81,12 +82,14 @@ def key_of(record: AnyClusterRecord) -> str:
             return f"framework/{record.framework_id}"
         case WeightRecord():
             return f"weight/{record.role}"
+        case MemberRecord():
+            return f"member/{record.name}"
         case ClusterRecord():
             return "cluster"
 
 
 class RegistryState:
-    """Everything that was ever committed and not forgotten. Only `apply` and `lead` change it."""
+    """Everything that was ever committed and not forgotten. Only `apply` changes it."""
 
     def __init__(self, max_agents: int = MAX_AGENTS, max_frameworks: int = MAX_FRAMEWORKS) -> None:
         self.max_agents = max_agents
@@ -95,6 +98,8 @@ class RegistryState:
         self.agents: dict[AgentId, AgentRecord] = {}
         self.frameworks: dict[FrameworkId, FrameworkRecord] = {}
         self.weights: dict[Role, WeightRecord] = {}
+        #: name of a master, `host:port` -> its disk
+        self.members: dict[str, MemberRecord] = {}
         self.live_frameworks = 0
         #: registration -> the agent that has it
         self.by_registration: dict[str, AgentId] = {}
@@ -111,7 +116,7 @@ class RegistryState:
             match record:
                 case ClusterRecord():
                     state.cluster = record
-                case AgentRecord() | FrameworkRecord() | WeightRecord():
+                case AgentRecord() | FrameworkRecord() | WeightRecord() | MemberRecord():
                     state._put(record)
                 case _:
                     pass  # not ours: the store of another actor's kind cannot be opened under this name
@@ -122,15 +127,11 @@ class RegistryState:
         cluster = (self.cluster,) if self.cluster is not None else ()
         agents = sorted(self.agents.values(), key=lambda r: _number(r.agent_id))
         frameworks = sorted(self.frameworks.values(), key=lambda r: _number(r.framework_id))
-        return (*cluster, *agents, *frameworks, *(self.weights[role] for role in sorted(self.weights)))
+        weights = (self.weights[role] for role in sorted(self.weights))
+        members = (self.members[name] for name in sorted(self.members))
+        return (*cluster, *members, *agents, *frameworks, *weights)
 
-    def lead(self, fresh: ClusterId) -> ClusterRecord:
-        """A new term begins; a cluster without a name gets `fresh`. The record returned is kept before it is shown."""
-        before = self.cluster or ClusterRecord(fresh)
-        self.cluster = msgspec.structs.replace(before, term=Term(before.term + 1))
-        return self.cluster
-
-    def _put(self, record: AgentRecord | FrameworkRecord | WeightRecord) -> None:
+    def _put(self, record: AgentRecord | FrameworkRecord | WeightRecord | MemberRecord) -> None:
         match record:
             case AgentRecord():
                 self.agents[record.agent_id] = record
@@ -143,6 +144,8 @@ class RegistryState:
                     self.by_operation[record.operation_id] = record.framework_id
             case WeightRecord():
                 self.weights[record.role] = record
+            case MemberRecord():
+                self.members[record.name] = record
 
     def _drop_agent(self, record: AgentRecord) -> str:
         del self.agents[record.agent_id]
@@ -158,8 +161,11 @@ class RegistryState:
 
 
 def apply(state: RegistryState, command: Command) -> Applied | NotApplied:
-    """Make `command` part of the state. The state must lead (have a cluster record)."""
-    assert state.cluster is not None
+    """Make `command` part of the state. Before FoundCluster, every other command is refused."""
+    if isinstance(command, FoundCluster):
+        return _found_cluster(state, command)
+    if state.cluster is None:
+        return NotApplied("not-founded", "The cluster has not been founded yet")
     return _APPLY[type(command)](state, state.cluster, command)
 
 
@@ -170,7 +176,32 @@ def _number(text: str) -> tuple[int, str]:
 
 
 def _oldest(records: Iterable[Any], count: int) -> list[Any]:
-    return sorted(records, key=lambda r: r.since_us)[:count]
+    return sorted(records, key=lambda r: (r.since_us, key_of(r)))[:count]
+
+
+# -- the cluster itself ---------------------------------------------------------------------------------------------
+
+
+def _found_cluster(state: RegistryState, command: FoundCluster) -> Applied:
+    """A repeat, or a restored registry, keeps its id and its numbers; members are those of the command."""
+    before = state.cluster or ClusterRecord(command.cluster_id)
+    state.cluster = msgspec.structs.replace(before, key_fingerprint=command.key_fingerprint)
+    members = tuple(MemberRecord(name, storage_id, command.now_us) for name, storage_id in command.members)
+    names = {member.name for member in members}
+    removed = tuple(key_of(member) for name, member in sorted(state.members.items()) if name not in names)
+    state.members = {member.name: member for member in members}
+    return Applied((state.cluster, *members), removed)
+
+
+def _replace_member(state: RegistryState, _cluster: ClusterRecord, command: ReplaceMember) -> Applied | NotApplied:
+    before = state.members.get(command.name)
+    if before is None:
+        return NotApplied("unknown-member", f"{command.name} is not a master of this cluster")
+    if before.storage_id == command.storage_id:
+        return Applied((before,))
+    changed = MemberRecord(command.name, command.storage_id, command.now_us)
+    state._put(changed)
+    return Applied((changed,))
 
 
 # -- agents ---------------------------------------------------------------------------------------------------------
@@ -316,6 +347,7 @@ def _collect(state: RegistryState, _cluster: ClusterRecord, command: CollectReco
 
 
 _APPLY: dict[type, Callable[[RegistryState, ClusterRecord, Any], Applied | NotApplied]] = {
+    ReplaceMember: _replace_member,
     AdmitAgent: _admit_agent,
     UpdateAgent: _update_agent,
     MarkUnreachable: _mark_unreachable,

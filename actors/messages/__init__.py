@@ -9,12 +9,22 @@ from __future__ import annotations
 import inspect
 from types import ModuleType
 
-from mesos_actor.actors.messages import agents, clients, containers, executors, records, registry, scheduler, values
+from mesos_actor.actors.messages import (
+    agents,
+    clients,
+    containers,
+    executors,
+    raft,
+    records,
+    registry,
+    scheduler,
+    values,
+)
 from mesos_actor.actors.messages.base import Message, Record, Value
 
 __all__ = ["MESSAGES", "RECORDS", "Message", "Record", "Value"]
 
-_MODULES: tuple[ModuleType, ...] = (scheduler, agents, executors, containers, registry, clients, records, values)
+_MODULES: tuple[ModuleType, ...] = (scheduler, agents, executors, containers, registry, raft, clients, records, values)
 
 
 def _declared(root: type[Message] | type[Record]) -> dict[str, type]:

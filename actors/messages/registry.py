@@ -1,8 +1,8 @@
 """Between a master and the registry of its process: the part of the state that outlives the leader.
 
 The master sends `Propose` and goes on; the answer is `Committed`, `ProposalRefused`, or silence, which the master turns
-into "unknown" at a deadline of its own. What stands behind these messages, one disk or a Raft group, the master does
-not know. Every command is deterministic data: the proposer puts the time into it.
+into "unknown" at a deadline of its own. That a Raft group stands behind these messages, the master does not know. Every
+command is deterministic data: the proposer puts the time into it.
 """
 
 from __future__ import annotations
@@ -20,8 +20,17 @@ class ClusterRecord(Record, frozen=True):
     cluster_id: ClusterId
     next_agent: int = 0
     next_framework: int = 0
-    term: Term = Term(0)
-    """The last term in which a master led here."""
+    key_fingerprint: str = ""
+    """Of the cluster's public key; empty for a cluster without keys."""
+
+
+class MemberRecord(Record, frozen=True):
+    """Key `member/<host:port>`: which disk speaks for this master. Another one under its name has lost what it
+    promised."""
+
+    name: str
+    storage_id: str
+    since_us: int = 0
 
 
 class AgentRecord(Record, frozen=True):
@@ -56,7 +65,27 @@ class WeightRecord(Record, frozen=True):
     weight_milli: int
 
 
+ClusterRecords = tuple[ClusterRecord | MemberRecord | AgentRecord | FrameworkRecord | WeightRecord, ...]
+
 # -- commands: what may be proposed ---------------------------------------------------------------------------------
+
+
+class FoundCluster(Message, frozen=True):
+    """The first command of all, by the first leader; and the first after the registry was restored from a backup, whose
+    cluster id it keeps. `members`: (name, storage id) each; they take the place of those known before."""
+
+    cluster_id: ClusterId
+    members: tuple[tuple[str, str], ...]
+    key_fingerprint: str
+    now_us: int
+
+
+class ReplaceMember(Message, frozen=True):
+    """The master of that name has another disk from now on."""
+
+    name: str
+    storage_id: str
+    now_us: int
 
 
 class AdmitAgent(Message, frozen=True):
@@ -133,7 +162,9 @@ class CollectRecords(Message, frozen=True):
 
 
 Command = (
-    AdmitAgent
+    FoundCluster
+    | ReplaceMember
+    | AdmitAgent
     | UpdateAgent
     | MarkUnreachable
     | MarkGone
@@ -161,7 +192,7 @@ class Committed(Message, frozen=True):
 
     operation_id: OperationId
     index: int
-    records: tuple[ClusterRecord | AgentRecord | FrameworkRecord | WeightRecord, ...] = ()
+    records: ClusterRecords = ()
     removed: tuple[str, ...] = ()
 
 
@@ -180,7 +211,7 @@ class Leading(Message, frozen=True):
 
     term: Term
     cluster_id: ClusterId
-    records: tuple[ClusterRecord | AgentRecord | FrameworkRecord | WeightRecord, ...] = ()
+    records: ClusterRecords = ()
 
 
 class Following(Message, frozen=True):

@@ -170,9 +170,10 @@ class Cluster:
         return found
 
     def start_master(self, port: str = "0", env: Mapping[str, str] | None = None) -> Process:
-        process = self.start(
-            "master", "--as", "master", "--port", port, "--work-dir", str(self.directory / "master"), env=env
-        )
+        work_dir = self.directory / "master"
+        new = () if (work_dir / "master" / "registry").exists() else ("--initialize",)
+        options = ("--as", "master", "--port", port, "--work-dir", str(work_dir), *new)
+        process = self.start("master", *options, env=env)
         self.masters = self.ready("master")["address"]
         return process
 

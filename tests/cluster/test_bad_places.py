@@ -44,7 +44,7 @@ def test_a_port_that_is_taken(cluster: Cluster) -> None:
 
 def test_a_work_directory_that_is_a_file(bare: Cluster) -> None:
     path = bare.file("plain", "no directory\n")
-    ended = bare.cli("start", "--as", "master", "--port", "0", "--work-dir", path)
+    ended = bare.cli("start", "--as", "master", "--initialize", "--port", "0", "--work-dir", path)
 
     assert ended.status == 2, ended
     assert len(ended.err.splitlines()) == 1
@@ -53,8 +53,8 @@ def test_a_work_directory_that_is_a_file(bare: Cluster) -> None:
 
 def test_state_that_is_damaged_is_not_taken_for_an_empty_one(bare: Cluster) -> None:
     work_dir = bare.directory / "damaged"
-    (work_dir / "master").mkdir(parents=True)
-    (work_dir / "master" / "state.sqlite3").write_bytes(b"not a database" * 1000)
+    (work_dir / "master" / "registry").mkdir(parents=True)
+    (work_dir / "master" / "registry" / "identity").write_bytes(b"not an identity" * 1000)
     ended = bare.cli("start", "--as", "master", "--port", "0", "--work-dir", str(work_dir))
 
     assert ended.status == 1, ended
@@ -109,13 +109,17 @@ def test_a_full_disk_under_the_agent(bare: Cluster, small_disk: Path, tmp_path: 
 
 def test_a_full_disk_under_the_master(bare: Cluster, small_disk: Path) -> None:
     work_dir = ("--as", "master", "--work-dir", str(small_disk))
-    master = bare.start("master", "--port", "0", *work_dir)
+    master = bare.start("master", "--port", "0", "--initialize", *work_dir)
     bare.masters = bare.ready("master")["address"]
     bare.start_agent()
     (before,) = bare.rows("status")
     fill = small_disk / "fill"
     fill_up(fill)
     run = bare.spawn("run", "--", "echo", "in the end")
+    for number in range(100):  # the last block of its log has room for some more
+        if not master.is_alive():
+            break
+        bare.cli("weight", f"team-{number}-{'x' * 100}", "2", "--timeout", "0.5")
     until(lambda: not master.is_alive(), "the master ends rather than forget")
     assert master.ended().status == 1
     assert "the disk is full" in master.err()

@@ -192,7 +192,9 @@ def test_a_one_host_cluster_is_one_command(bare: Cluster) -> None:
 
 
 def test_a_program_can_read_every_log_line(bare: Cluster) -> None:
-    master = bare.start("json", "--as", "master", "--port", "0", "--log-json", "--work-dir", str(bare.directory / "m"))
+    master = bare.start(
+        "json", "--as", "master", "--initialize", "--port", "0", "--log-json", "--work-dir", str(bare.directory / "m")
+    )
     master.signal(signal.SIGTERM)
     ended = master.ended()
 

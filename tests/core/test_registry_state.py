@@ -10,17 +10,20 @@ from hypothesis import strategies as st
 
 from mesos_actor.actors.core import registry
 from mesos_actor.actors.core.registry import Applied, NotApplied, RegistryState, apply, key_of
-from mesos_actor.actors.ids import Address, AgentId, ClusterId, FrameworkId, OperationId, Role, Term
+from mesos_actor.actors.ids import Address, AgentId, ClusterId, FrameworkId, OperationId, Role
 from mesos_actor.actors.messages.registry import (
     AdmitAgent,
     AdmitFramework,
     AgentRecord,
     ClusterRecord,
     CollectRecords,
+    FoundCluster,
     MarkGone,
     MarkUnreachable,
+    MemberRecord,
     RemoveAgent,
     RemoveFramework,
+    ReplaceMember,
     SetWeight,
     UpdateAgent,
     UpdateFramework,
@@ -31,12 +34,13 @@ from mesos_actor.actors.resources import Resources
 
 INFO, OTHER = (AgentInfo(name, Address(f"tcp://{name}:1/agent"), Resources.parse("cpus:1")) for name in ("a", "b"))
 FRAMEWORK, CHANGED = FrameworkInfo("f"), FrameworkInfo("g")
+FOUND = FoundCluster(ClusterId("c"), (("h1:5050", "a"), ("h2:5050", "b")), "key", 5)
 S0, S1, F0 = AgentId("c-S0"), AgentId("c-S1"), FrameworkId("c-0000")
 
 
 def state(**limits: int) -> RegistryState:
     new = RegistryState(**limits)
-    new.lead(ClusterId("c"))
+    apply(new, FOUND)
     return new
 
 
@@ -51,11 +55,46 @@ def denied(outcome: Applied | NotApplied) -> tuple[str, str]:
     return outcome.reason, outcome.text
 
 
-def test_each_start_leads_in_a_new_term_under_the_first_name() -> None:
+def test_nothing_is_applied_before_the_cluster_is_founded() -> None:
     new = RegistryState()
 
-    assert ClusterRecord(ClusterId("c"), term=Term(1)) == new.lead(ClusterId("c"))
-    assert ClusterRecord(ClusterId("c"), term=Term(2)) == new.lead(ClusterId("other"))
+    assert denied(apply(new, SetWeight(Role("a"), 1))) == ("not-founded", "The cluster has not been founded yet")
+    assert new.records() == ()
+
+
+def test_the_founding_names_the_cluster_its_key_and_its_disks_and_is_harmless_twice() -> None:
+    new = state()
+    before = new.records()
+
+    again = apply(new, FoundCluster(ClusterId("other"), (("h1:5050", "a"), ("h2:5050", "b")), "key", 5))
+
+    assert (ClusterRecord(ClusterId("c"), key_fingerprint="key"), MemberRecord("h1:5050", "a", 5)) == before[:2]
+    assert before == new.records()
+    assert isinstance(again, Applied) and again.removed == ()
+
+
+def test_a_restored_registry_is_founded_with_other_disks_under_its_own_name() -> None:
+    new = state()
+    done(apply(new, AdmitAgent(INFO, "r", 1)))
+
+    again = apply(new, FoundCluster(ClusterId("other"), (("h1:5050", "z"),), "key2", 9))
+
+    assert isinstance(again, Applied)
+    assert again.removed == ("member/h2:5050",)
+    assert new.cluster == ClusterRecord(ClusterId("c"), next_agent=1, key_fingerprint="key2")
+    assert {"h1:5050": MemberRecord("h1:5050", "z", 9)} == new.members
+    assert list(new.agents) == [S0]
+
+
+def test_a_member_gets_another_disk() -> None:
+    new = state()
+
+    assert MemberRecord("h2:5050", "fresh", 7) == done(apply(new, ReplaceMember("h2:5050", "fresh", 7)))
+    assert MemberRecord("h2:5050", "fresh", 7) == done(apply(new, ReplaceMember("h2:5050", "fresh", 8)))
+    assert denied(apply(new, ReplaceMember("h9:5050", "x", 7))) == (
+        "unknown-member",
+        "h9:5050 is not a master of this cluster",
+    )
 
 
 def test_ids_are_never_given_twice() -> None:
@@ -211,6 +250,7 @@ COMMANDS = st.one_of(
     st.builds(RemoveFramework, FRAMEWORKS, TIMES),
     st.builds(SetWeight, st.sampled_from([Role("a"), Role("/")]), st.integers(-1, 2)),
     st.builds(CollectRecords, TIMES),
+    st.builds(ReplaceMember, st.sampled_from(["h1:5050", "h3:5050"]), st.sampled_from("ab"), TIMES),
 )
 
 
@@ -218,8 +258,7 @@ COMMANDS = st.one_of(
 @given(st.lists(COMMANDS, max_size=30))
 def test_what_is_kept_is_the_state_and_a_repeat_changes_nothing(commands: list[Any]) -> None:
     s = RegistryState(max_agents=2, max_frameworks=2)
-    cluster = s.lead(ClusterId("c"))
-    kept: dict[str, Any] = {"cluster": cluster}
+    kept: dict[str, Any] = {key_of(record): record for record in apply(s, FOUND).records}  # type: ignore[union-attr]
     for command in commands:
         for _ in range(2):
             before = s.records()

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from mesos_actor.actors.ids import Address, Node, node_of
 from mesos_actor.testing import Key, Plan, SimCluster, SimFramework, cluster
-from mesos_actor.transport.sim.cluster import MASTER
 from tests.sim.workloads import Chores, Jobs, Operator, Worker
 
 BUSY_S = 7
@@ -46,7 +45,7 @@ def begin(plan: Plan | None = None, seed: int = 0) -> Day:
     sim.add_executor("a", Worker)
     sim.add_executor("b", Worker)
     operator = sim.world.add_host("operator", node="tcp://10.0.9.9:1")
-    operator.spawn("operator", lambda: Operator(sim, MASTER)).start()
+    operator.spawn("operator", lambda: Operator(sim, sim.masters[0].address)).start()
     sim.run(BUSY_S - 2)
     jobs.stop()
     sim.run(2)

@@ -15,7 +15,6 @@ from mesos_actor.actors.messages.clients import Instruct
 from mesos_actor.actors.messages.scheduler import OperationResult
 from mesos_actor.actors.task import TaskState
 from mesos_actor.testing import SimCluster, cluster
-from mesos_actor.transport.sim.cluster import MASTER
 
 BATCH = {
     "name": "counting",
@@ -39,7 +38,7 @@ class Asker(Actor):
 
     def on_timer(self, ctx: Context, name: str) -> None:
         if self.result is None:
-            ctx.send(MASTER, self.question)
+            ctx.send(Address("tcp://10.0.0.1:5050/master"), self.question)
             ctx.set_timer("ask", 2_000_000)
 
     @handles(OperationResult)

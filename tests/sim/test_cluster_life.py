@@ -11,7 +11,6 @@ from mesos_actor.actors.framework import command_task, executor_task
 from mesos_actor.actors.messages.records import AgentIdentityRecord
 from mesos_actor.actors.messages.registry import FrameworkRecord
 from mesos_actor.actors.messages.values import Task
-from mesos_actor.actors.registry import RegistryActor
 from mesos_actor.actors.resources import Resources
 from mesos_actor.actors.task import Reason, TaskState
 from mesos_actor.testing import ActorFailed, Host, Plan, Run, SimCluster, SimFramework, cluster, run_of
@@ -26,9 +25,8 @@ def sleep(seconds: float) -> Task:
 
 
 def framework_records(sim: SimCluster) -> list[FrameworkRecord]:
-    registry = sim.master.actor("registry")
-    assert isinstance(registry, RegistryActor)
-    return [record for record in registry.state.records() if isinstance(record, FrameworkRecord)]
+    records = sim.masters[0].replica.machine.state.records()
+    return [record for record in records if isinstance(record, FrameworkRecord)]
 
 
 def running(sim: SimCluster, seconds: float = 60, failover_s: float = 0, agents: int = 1) -> SimFramework:

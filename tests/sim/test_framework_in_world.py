@@ -17,11 +17,11 @@ from mesos_actor.actors.ids import Address, FrameworkId, Node
 from mesos_actor.actors.master import Master
 from mesos_actor.actors.messages.containers import FileData
 from mesos_actor.actors.messages.values import Offer, Status
-from mesos_actor.actors.registry import RegistryActor
 from mesos_actor.actors.resources import Resources
 from mesos_actor.actors.scheduling import FrameworkActor
 from mesos_actor.actors.task import TERMINAL, TaskState
 from mesos_actor.isolation.fake import FakeContainerizer, FakeSandbox, Survivors
+from mesos_actor.raft.node import RegistryPort
 from mesos_actor.testing import SECOND_US, ActorFailed, Host, Plan, World
 from mesos_actor.transport.sim.plan import NORMAL, Chances, Fate, Key, SeededPlan
 
@@ -36,7 +36,9 @@ class Cluster:
         self.world = World(plan, seed=seed)
         master = self.world.add_host("master", node="tcp://10.0.0.1:5050")
         master.spawn("master", lambda: Master(MasterSettings(), DrfAllocator()))
-        master.spawn("registry", lambda: RegistryActor(), durable=True).start()
+        member = "10.0.0.1:5050"
+        master.add_port("registry", lambda: RegistryPort(master.open_files, member, (member,), "trial"))
+        master.start()
         self.agents = [self.add_agent(number) for number in range(agents)]
         self.frameworks: list[Framework] = []
 

@@ -15,6 +15,7 @@ SHELL = {
     "callable_executor",
     "cli",
     "client",
+    "client_registry",
     "cluster_executor",
     "config",
     "host",
@@ -132,7 +133,7 @@ def test_layers_only_look_down(path: Path) -> None:
 
 def test_only_tests_cli_and_testing_know_the_simulator() -> None:
     bad = []
-    for folder in ("actors", "transport", "isolation"):
+    for folder in ("actors", "transport", "isolation", "raft"):
         for path in (ROOT / folder).rglob("*.py"):
             inside = path.relative_to(ROOT)
             if inside.parts[:2] == ("transport", "sim") or inside.parts[:2] in (
@@ -141,6 +142,25 @@ def test_only_tests_cli_and_testing_know_the_simulator() -> None:
             ):
                 continue
             bad += [f"{inside}:{line}: {name}" for name, line in _imports(path) if "transport.sim" in name]
+
+    assert bad == []
+
+
+RAFT_MAY = ("raft", "actors.core", "actors.errors", "actors.ids", "actors.messages", "actors.ports", "actors.store")
+"""What raft/ builds on; of these, `ports` for the shape of an outlet and `store` for the lock of a directory."""
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "raft").glob("*.py")), ids=lambda p: p.name)
+def test_raft_knows_no_network_and_one_module_of_it_knows_pysyncobj(path: Path) -> None:
+    bad = []
+    for name, line in _imports(path):
+        inside = name.removeprefix("mesos_actor.")
+        if name.startswith("mesos_actor.") and not inside.startswith(RAFT_MAY):
+            bad.append(f"{path.name}:{line}: {name}")
+        if name.partition(".")[0] == "pysyncobj" and path.name != "engine.py":
+            bad.append(f"{path.name}:{line}: {name}")
+        if name.partition(".")[0] in ("time", "socket", "threading", "asyncio", "pickle"):
+            bad.append(f"{path.name}:{line}: {name}")
 
     assert bad == []
 

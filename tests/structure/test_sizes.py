@@ -16,7 +16,7 @@ BANNED_NAMES = {"utils", "util", "helpers", "helper", "manager", "common", "misc
 
 SOURCES = sorted(
     p
-    for folder in ("actors", "transport", "isolation", "benchmarks", "examples")
+    for folder in ("actors", "transport", "isolation", "raft", "benchmarks", "examples")
     for p in (ROOT / folder).rglob("*.py")
     if "__pycache__" not in p.parts
 )

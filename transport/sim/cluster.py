@@ -31,19 +31,21 @@ from mesos_actor.actors.framework import Framework
 from mesos_actor.actors.ids import Address, AgentId, ContainerId, ExecutorId, FrameworkId, TaskId
 from mesos_actor.actors.master import Master
 from mesos_actor.actors.messages.containers import LaunchContainer
-from mesos_actor.actors.messages.values import Status, Task
-from mesos_actor.actors.registry import RegistryActor
+from mesos_actor.actors.messages.values import Task
 from mesos_actor.actors.resources import Attributes, Resources
-from mesos_actor.actors.scheduling import FrameworkActor
-from mesos_actor.actors.task import TaskState
 from mesos_actor.isolation.fake import FakeContainerizer, FakeSandbox, Fate, Run, Survivors, run_of
+from mesos_actor.raft.node import NodeSettings
+from mesos_actor.transport.sim.frameworks import SimFramework
 from mesos_actor.transport.sim.host import Host
 from mesos_actor.transport.sim.invariants import STANDARD, ClusterInvariant, Watch
+from mesos_actor.transport.sim.masters import SimMaster
 from mesos_actor.transport.sim.plan import ISOLATION, Plan
+from mesos_actor.transport.sim.registry_invariants import REGISTRY
 from mesos_actor.transport.sim.world import World, WorldSettings
 
-MASTER_NODE = "tcp://10.0.0.1:5050"
-MASTER = Address(f"{MASTER_NODE}/master")
+MAX_MASTERS = 7
+ALONE_US = 5_000
+"""What a single master takes to begin its registry and lead, when its disk is well; the agents begin after that."""
 SECOND_US = 1_000_000
 
 Runs = Callable[[LaunchContainer], Run]
@@ -150,78 +152,6 @@ class SimAgent:
                 self._containerizer.process_ended(container_id, exit_status=None, signal=9)
 
 
-class SimFramework:
-    """A framework and the host its process runs on. Each process has a framework object of its own: `framework` is
-    that of the newest."""
-
-    def __init__(self, sim: SimCluster, make: Callable[[], Framework], name: str, principal: str) -> None:
-        self.name = name
-        self.statuses: list[Status] = []
-        """Every status that `on_update` was called with, in all of its processes."""
-        self._make = make
-        self._framework: Framework | None = None
-        self._driver: FrameworkActor | None = None
-        self.host = sim.world.add_host(name, principal=principal)
-        self.host.when_down = self._down
-        self.host.spawn("framework", self._begin, durable=True, restart="temporary")
-
-    @property
-    def framework(self) -> Any:
-        """The newest object. (Of a type that only the test knows.)"""
-        assert self._framework is not None
-        return self._framework
-
-    @property
-    def driver(self) -> FrameworkActor:
-        """The driver of `framework`."""
-        assert self._driver is not None
-        return self._driver
-
-    @property
-    def up(self) -> bool:
-        return self.host.up
-
-    @property
-    def ended(self) -> bool:
-        """Whether it has stopped by itself, or failed."""
-        return self._driver is not None and self._driver.ended and not self.host.told_to_stop
-
-    @property
-    def failure(self) -> Exception | None:
-        """What ended it, if that was an error."""
-        return self._driver.failure if self._driver is not None else None
-
-    def states(self, task_id: str) -> list[TaskState]:
-        """The states of one task, as `on_update` was told them, without repeats in a row."""
-        found: list[TaskState] = []
-        for status in self.statuses:
-            if status.task_id == task_id and found[-1:] != [status.state]:
-                found.append(status.state)
-        return found
-
-    def crash(self, keep_unsynced: int = 0) -> None:
-        """kill -9: its tasks live on for its failover timeout."""
-        self.host.crash(keep_unsynced=keep_unsynced)
-
-    def start(self) -> None:
-        """Begin a new process with the same state directory, if none runs."""
-        self.host.start()
-
-    def stop(self) -> None:
-        """SIGTERM: it says that it goes away, and is expected back."""
-        self.host.stop()
-
-    def _begin(self) -> FrameworkActor:
-        framework = self._make()
-        self._framework = framework
-        _record(framework, self.statuses)
-        self._driver = FrameworkActor(framework, [MASTER])
-        return self._driver
-
-    def _down(self, kind: str) -> None:
-        self.host.retired = kind == "exit" and not self.host.told_to_stop
-
-
 class SimCluster:
     """Made by `cluster`."""
 
@@ -231,9 +161,14 @@ class SimCluster:
         master_settings: MasterSettings,
         make_allocator: Callable[[], Allocator],
         runs: Runs,
+        masters: int = 1,
+        registry_settings: NodeSettings | None = None,
     ) -> None:
+        if not 0 < masters <= MAX_MASTERS or masters % 2 == 0:
+            raise ConfigError(f"masters: {masters} must be an odd number from 1 to {MAX_MASTERS}")
         self.world = world
         self.runs = runs
+        self.registry_settings = registry_settings or NodeSettings()
         self.agents: list[SimAgent] = []
         self.frameworks: list[SimFramework] = []
         #: executor id -> how to make its executor
@@ -243,10 +178,18 @@ class SimCluster:
         #: (framework, task) of every call of an executor's `on_launch`, in order
         self.launched: list[tuple[FrameworkId, TaskId]] = []
         self.invariants: list[ClusterInvariant] = []
-        self.master = world.add_host("master", node=MASTER_NODE)
-        """The host of master and registry: crash and start it here."""
-        self.master.spawn("master", lambda: Master(master_settings, make_allocator()))
-        self.master.spawn("registry", lambda: RegistryActor(), durable=True).start()
+        self.masters = [
+            SimMaster(
+                self,  # pyright: ignore[reportArgumentType] (see `cluster`)
+                "master" if masters == 1 else f"master{number}",
+                number,
+                masters,
+                lambda: Master(master_settings, make_allocator()),
+            )
+            for number in range(masters)
+        ]
+        for master in self.masters:
+            master.start()
 
     # -- set-up -----------------------------------------------------------------------------------------------------
 
@@ -261,7 +204,8 @@ class SimCluster:
         number = len(self.agents)
         total = resources if isinstance(resources, Resources) else Resources.parse(resources)
         fields: dict[str, Any] = {"attributes": Attributes.parse(_attributes(attributes)), **(settings or {})}
-        own = AgentSettings(hostname=f"host{number}", masters=(MASTER,), resources=total, **fields)
+        masters = tuple(master.address for master in self.masters)
+        own = AgentSettings(hostname=f"host{number}", masters=masters, resources=total, **fields)
         agent = SimAgent(self, f"agent{number}", f"tcp://10.0.1.{number}:5051", own, runs or self.runs)
         self.agents.append(agent)
         agent.start()
@@ -274,7 +218,7 @@ class SimCluster:
         to be started again, an object. `name` is its host's (by default `framework0`, `framework1`, ...)."""
         name = name or f"framework{len(self.frameworks)}"
         make = _only_once(framework, name) if isinstance(framework, Framework) else framework
-        added = SimFramework(self, make, name, principal or name)
+        added = SimFramework(self, make, name, principal or name)  # pyright: ignore[reportArgumentType]
         self.frameworks.append(added)
         if start:
             added.start()
@@ -317,19 +261,33 @@ class SimCluster:
     # -- state ------------------------------------------------------------------------------------------------------
 
     @property
+    def master(self) -> Host:
+        """The host of the first master: of the only one, by default."""
+        return self.masters[0].host
+
+    def is_master(self, host: str) -> bool:
+        """Whether `host` is a master's."""
+        return any(master.name == host for master in self.masters)
+
+    @property
     def leader(self) -> Master:
-        """The living master. Raises LookupError while its host is down."""
-        found = self.master.actor("master")
-        assert isinstance(found, Master)
+        """The living master; of several, the one that leads. Raises LookupError while there is none."""
+        if len(self.masters) == 1:
+            return self.masters[0].actor
+        found = self.leading()
+        if found is None:
+            raise LookupError("no master leads")
         return found
 
     def leading(self) -> Master | None:
-        """The master, while it leads."""
-        try:
-            master = self.leader
-        except LookupError:
-            return None
-        return master if master.leading else None
+        """The master that leads; of two that believe so, the one of the newer term."""
+        found = self.leading_host()
+        return None if found is None else found.actor
+
+    def leading_host(self) -> SimMaster | None:
+        """The same, with its host."""
+        leading = [master for master in self.masters if master.leads]
+        return max(leading, key=lambda master: master.actor.term, default=None)
 
     def live_tasks(self) -> Iterator[tuple[str, str]]:
         """(who says so, task) of every task that anybody believes to go on: master, agents, frameworks."""
@@ -387,17 +345,6 @@ class _PlannedFates(Mapping[int, Fate]):
         return 0
 
 
-def _record(framework: Framework, statuses: list[Status]) -> None:
-    """Have every status noted on its way to `on_update`."""
-    told = framework.on_update
-
-    def on_update(status: Status) -> None:
-        statuses.append(status)
-        told(status)
-
-    framework.on_update = on_update  # type: ignore[method-assign]
-
-
 def _record_launches(executor: Executor, framework_id: FrameworkId, launched: list[tuple[FrameworkId, TaskId]]) -> None:
     launch = executor.on_launch
 
@@ -432,6 +379,8 @@ def cluster(
     plan: Plan | None = None,
     resources: str | Resources = "cpus:4;mem:1024",
     *,
+    masters: int = 1,
+    registry: NodeSettings | None = None,
     attributes: Mapping[str, str] | None = None,
     master: Mapping[str, Any] | None = None,
     agent: Mapping[str, Any] | None = None,
@@ -441,18 +390,21 @@ def cluster(
     invariants: bool = True,
     tolerate_failures: bool = False,
 ) -> SimCluster:
-    """One master and `agents` agents of `resources`, running at virtual time 0.
+    """`masters` masters (an odd number) and `agents` agents of `resources`, running at virtual time 0.
 
+    One master is the host `master`, several are `master0`, `master1`, ... `registry`: how their replicas behave.
     `plan`: what goes wrong, by default nothing. `master` and `agent`: fields of MasterSettings and AgentSettings.
     `runs`: how commands behave. `invariants`: watch what must always hold (invariants.py). `tolerate_failures`: restart
     an actor that raises, as in production, instead of stopping the run.
     """
     world = World(plan, seed=seed, settings=settings, tolerate_failures=tolerate_failures)
-    sim = SimCluster(world, MasterSettings(**(master or {})), allocator, runs)
+    sim = SimCluster(world, MasterSettings(**(master or {})), allocator, runs, masters, registry)
+    if masters == 1:
+        world.run(ALONE_US)
     for _ in range(agents):
         sim.add_agent(resources, attributes, agent)
     if invariants:
         # pyright sees this file under two names, here and through the link in mesos_actor/.
-        sim.invariants = [kind(sim) for kind in STANDARD]  # pyright: ignore[reportArgumentType]
+        sim.invariants = [kind(sim) for kind in (*STANDARD, *REGISTRY)]  # pyright: ignore[reportArgumentType]
         world.invariants.append(Watch(sim.invariants))
     return sim

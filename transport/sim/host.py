@@ -10,12 +10,14 @@ import msgspec
 
 from mesos_actor.actors.actor import ActorLike
 from mesos_actor.actors.crew import Factory
-from mesos_actor.actors.errors import ConfigError, MesosActorError
+from mesos_actor.actors.errors import ConfigError, MesosActorError, StorageError
 from mesos_actor.actors.ids import Address, Node, Principal, address, local
 from mesos_actor.actors.messages.base import Message
 from mesos_actor.actors.ports import Port
 from mesos_actor.actors.supervisor import INTENSITY, PERIOD_US, RestartType, Strategy, Supervisor
+from mesos_actor.raft.files import Files, MemoryFiles
 from mesos_actor.transport.sim.disk import Disk
+from mesos_actor.transport.sim.files import ProcessOver, SimFiles
 from mesos_actor.transport.sim.process import Process
 
 if TYPE_CHECKING:
@@ -40,6 +42,8 @@ class Host:
         self.principal = principal
         """What the others' links say of it."""
         self.disk = Disk()
+        self.files = MemoryFiles()
+        """The directory of its registry's replica, if it has one."""
         self.skew_us = 0
         """Added to what its clock says. Never make it smaller while the process runs: its clock does not go back."""
         self.paused_until_us = 0
@@ -133,7 +137,14 @@ class Host:
         process = self.process = Process(self, Supervisor(*self.supervision), self.node)  # pyright: ignore
         self.world._happened("start", self.name, detail=f"{self.incarnation} {self.node}")
         for name, (factory, survives) in self._ports.items():
-            process.ports[name] = self._start_port(name, factory, survives)
+            try:
+                process.ports[name] = self._start_port(name, factory, survives)
+            except ProcessOver:
+                return self
+            except (ConfigError, StorageError) as error:
+                self.failure = error
+                self._down("failed")
+                return self
         for spec in self._actors.values():
             process.spawn(spec.name, spec.factory, durable=spec.durable, restart=spec.restart)
         process.begin()
@@ -148,6 +159,11 @@ class Host:
             for _, outlet in self._survivors.values():
                 outlet.over = True
             self._survivors.clear()
+
+    def open_files(self) -> Files:
+        """Its `files`, as its present process may use them; for the factories of ports."""
+        assert self.process is not None
+        return SimFiles(self, self.process)  # pyright: ignore
 
     def stop(self) -> None:
         """SIGTERM: `on_stop` everywhere; the process ends a little later."""
@@ -216,7 +232,17 @@ class SimOutlet:
 
     def send(self, to: Address, message: Message, cause: str = "") -> None:
         process = self._process or self._host.process
-        if process is not None and not process.over and not self.over:
+        if process is None or process.over or self.over:
+            return
+        blocked_until_us = self._host.paused_until_us if self._process is not None else 0
+        if self._host.world.schedule.now_us < blocked_until_us:
+            # It is in the middle of a call that takes time, such as a sync: what it says next comes after that.
+            self._host.world.schedule.at(blocked_until_us, self._send_now, process, to, message, cause)
+        else:
+            self._send_now(process, to, message, cause)
+
+    def _send_now(self, process: Process, to: Address, message: Message, cause: str) -> None:
+        if not process.over:
             process.send_from(self.name, local(self.name), cause, to, message)
             process.transport.flush()
 
@@ -237,7 +263,10 @@ class SimOutlet:
             return
         fn, timer.fn = timer.fn, None
         self._host.world._happened("port_timer", self._host.name, self.name)
-        fn()
+        if self._process is not None:
+            self._process.guarded(self.name, fn)
+        else:
+            fn()
 
 
 class SimTimer:

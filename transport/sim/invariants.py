@@ -26,7 +26,8 @@ from mesos_actor.actors.task import TERMINAL, TaskState
 from mesos_actor.transport.sim.world import Event, InvariantViolation, World
 
 if TYPE_CHECKING:
-    from mesos_actor.transport.sim.cluster import SimAgent, SimCluster, SimFramework
+    from mesos_actor.transport.sim.cluster import SimAgent, SimCluster
+    from mesos_actor.transport.sim.frameworks import SimFramework
 
 LOOK_AT_ALL_EVERY = 50
 """Timers of the master between two looks at all of its tables."""
@@ -88,7 +89,7 @@ class NothingPromisedTwice(ClusterInvariant):
         self._master: Master | None = None
 
     def look(self, event: Event) -> None:
-        if event.host == self.sim.master.name:
+        if self.sim.is_master(event.host):
             master = self.sim.leading()
             if master is not None:
                 for agent in self._touched(master, event):
@@ -169,13 +170,13 @@ class NoTaskLost(ClusterInvariant):
 
     def look(self, event: Event) -> None:
         message = event.message
-        if isinstance(message, Accept) and event.host == self.sim.master.name:
+        if isinstance(message, Accept) and self.sim.is_master(event.host):
             master = self.sim.leading()
             framework = master.roster.frameworks.get(message.framework_id) if master is not None else None
             for task in [task for launch in message.operations for task in launch.tasks]:
                 if framework is not None and task.task_id in framework.tasks:
                     self._accepted[message.framework_id, task.task_id] = None
-        elif isinstance(message, Update) and event.host != self.sim.master.name and _is_over(message.status):
+        elif isinstance(message, Update) and not self.sim.is_master(event.host) and _is_over(message.status):
             self._accepted.pop((message.framework_id, message.status.task_id), None)
 
     def finish(self) -> None:
@@ -272,7 +273,7 @@ class NothingKeptIsForgotten(ClusterInvariant):
     def look(self, event: Event) -> None:
         message = event.message
         agent = self.agent_on(event.host)
-        if isinstance(message, Update) and event.host == self.sim.master.name:
+        if isinstance(message, Update) and self.sim.is_master(event.host):
             self._heard(event, message)
         elif agent is None:
             return
@@ -344,7 +345,7 @@ class NoTaskRunTwice(ClusterInvariant):
 
     def look(self, event: Event) -> None:
         message = event.message
-        if isinstance(message, Accept) and event.host == self.sim.master.name:
+        if isinstance(message, Accept) and self.sim.is_master(event.host):
             for task in [task for launch in message.operations for task in launch.tasks]:
                 key = (message.framework_id, task.task_id)
                 self._accepts[key] = self._accepts.get(key, 0) + 1
@@ -380,7 +381,7 @@ class TablesAgree(ClusterInvariant):
         self._timers = 0
 
     def look(self, event: Event) -> None:
-        if event.host == self.sim.master.name:
+        if self.sim.is_master(event.host):
             self._timers += 1
             if self._timers % LOOK_AT_ALL_EVERY == 0:
                 self.finish()

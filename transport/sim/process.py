@@ -11,9 +11,10 @@ from mesos_actor.actors.errors import ConfigError, MesosActorError, StorageError
 from mesos_actor.actors.ids import Address, Node, Principal, actor_of, node_of
 from mesos_actor.actors.messages.base import Message, Record
 from mesos_actor.actors.messages.scheduler import Refused
-from mesos_actor.actors.ports import Port
+from mesos_actor.actors.ports import LinkListener, Port
 from mesos_actor.actors.supervisor import Supervisor
 from mesos_actor.transport.codec import decode_message, encode_message
+from mesos_actor.transport.sim.files import ProcessOver
 from mesos_actor.transport.sim.plan import DISK
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ class Process(Crew):
         self.transport._queue.clear()
         self._world.network.detach(self.transport)
         self.host.disk.crash(keep_unsynced)
+        self.host.files.crash()
 
     def stop(self) -> None:
         """Gracefully: `on_stop` in reverse start order, each with time for its last words."""
@@ -126,11 +128,28 @@ class Process(Crew):
             self._call(cell, cause, cell.actor.on_message, sender, message)
         elif (port := self.ports.get(name)) is not None:
             self._happened("message", name, sender, cause, message)
-            port.on_message(sender, cause, principal, message)
-            port.on_flush()
+            self.guarded(name, lambda: port.on_message(sender, cause, principal, message))
+            self.guarded(name, port.on_flush)
         else:
             self._dead_letter(name, sender, cause, message)
         self._finish()
+
+    def guarded(self, name: str, call: Callable[[], object]) -> None:
+        """Call into a port. A StorageError ends the process; anything else is its bug."""
+        if self.over:
+            return
+        try:
+            call()
+        except StorageError as error:
+            self.host.failure = error
+            self._log("error", "process_failing", {"kind": "StorageError", "text": str(error)}, name, "")
+            self.host._down("failed")
+        except ProcessOver:
+            return
+        except AssertionError:
+            raise
+        except Exception as error:  # noqa: BLE001 whatever it was, it is the port's failure
+            self._world._actor_failed(self.host.name, name, error)
 
     def _arrive_locally(self, name: str, sender: Address, cause: str, data: bytes) -> None:
         self._in_flight -= 1
@@ -151,6 +170,10 @@ class Process(Crew):
 
     def _lose_links(self, node: Node) -> None:
         self._happened("link_lost", "", detail=node)
+        for name, port in self.ports.items():
+            if isinstance(port, LinkListener):
+                self.guarded(name, lambda port=port: port.on_link_lost(node))  # type: ignore[misc]
+                self.guarded(name, port.on_flush)
         for cell in list(self.cells.values()):
             self._lose_link(cell, node)
         self._finish()

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from mesos_actor.actors.errors import InvalidInput, MesosActorError, Unavailable
-from mesos_actor.actors.ids import Address, ContainerId, FrameworkId, OperationId, Principal
+from mesos_actor.actors.ids import Address, ContainerId, FrameworkId, Node, OperationId, Principal, node_of
 from mesos_actor.actors.logs import Log
 from mesos_actor.actors.messages.base import Message
 from mesos_actor.actors.messages.clients import (
@@ -41,8 +41,10 @@ Row = dict[str, Any]
 Order = Teardown | KillByOperator | MarkAgentGone | SetRoleWeight | Instruct
 T = TypeVar("T")
 
-ASK_AGAIN_S = 1.0
-"""A master that has not answered by then is asked again, or the next one is."""
+ASK_FIRST_S, ASK_AGAIN_S = 0.3, 1.0
+"""A master that has not answered by then is asked again, or the next one is: soon at first, then less so."""
+AVOID_S = 0.5
+"""For so long nobody is believed who names a master that did not answer: it may just have died."""
 MAX_ROWS = 1_000_000
 """The most rows that one question brings home."""
 LOG_CHUNK_BYTES = 256 * 1024
@@ -132,17 +134,22 @@ class Client:
     async def _ask_leader(self, message: Message, operation_id: OperationId) -> Message:
         deadline = time.monotonic() + self.timeout_s
         attempt = 0
+        silent: dict[Address, float] = {}
         while (left_s := deadline - time.monotonic()) > 0:
-            answer = await self.ask(self._leader, message, operation_id, min(ASK_AGAIN_S, left_s))
+            asked = self._leader
+            wait_s = ASK_FIRST_S if attempt < len(self.masters) else ASK_AGAIN_S
+            answer = await self.ask(asked, message, operation_id, min(wait_s, left_s))
             if isinstance(answer, Refused) and answer.reason == "not-leading":
-                self._leader = answer.leader or self._next_master(attempt)
-                await asyncio.sleep(min(0.05, left_s))
+                believed = time.monotonic() - silent.get(answer.leader, -AVOID_S) >= AVOID_S
+                self._leader = answer.leader if answer.leader and believed else self._next_master(asked)
+                await asyncio.sleep(min(0.02, left_s))
             elif isinstance(answer, Refused):
                 raise InvalidInput(answer.text or answer.reason)
             elif answer is not None:
                 return answer
             else:
-                self._leader = self._next_master(attempt)
+                silent[asked] = time.monotonic()
+                self._leader = self._next_master(asked)
             attempt += 1
         names = ", ".join(self.masters)
         raise Unavailable(f"no leading master answered within {self.timeout_s:g} s at {names}; {self.hint()}")
@@ -160,24 +167,27 @@ class Client:
             )
         return "is one running, and is this its key?"
 
-    def _next_master(self, attempt: int) -> Address:
-        return self.masters[(attempt + 1) % len(self.masters)]
+    def _next_master(self, asked: Address) -> Address:
+        """The one after `asked` in the list; the first after one that is not in it."""
+        at = self.masters.index(asked) if asked in self.masters else -1
+        return self.masters[(at + 1) % len(self.masters)]
 
 
 class _Answers:
     """The client's mailbox: gives each answer to whoever waits for it."""
 
     def __init__(self) -> None:
-        self._waiting: dict[OperationId, asyncio.Future[Message]] = {}
+        #: operation -> (the process that was asked, what it answers; None when the link with it is lost)
+        self._waiting: dict[OperationId, tuple[Node, asyncio.Future[Message | None]]] = {}
         self._outlet: Outlet | None = None
 
     def start(self, outlet: Outlet) -> None:
         self._outlet = outlet
 
-    async def ask(self, to: Address, message: Message, operation_id: OperationId) -> Message:
+    async def ask(self, to: Address, message: Message, operation_id: OperationId) -> Message | None:
         assert self._outlet is not None, "asked before the client was entered"
-        future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
-        self._waiting[operation_id] = future
+        future: asyncio.Future[Message | None] = asyncio.get_running_loop().create_future()
+        self._waiting[operation_id] = node_of(to), future
         try:
             self._outlet.send(to, message)
             return await future
@@ -189,15 +199,21 @@ class _Answers:
         if isinstance(message, Refused) and not message.operation_id and len(self._waiting) == 1:
             # An old peer, or one that could not read the question, refuses without naming it.
             operation_id = next(iter(self._waiting))
-        future = self._waiting.get(operation_id) if operation_id else None
+        _, future = self._waiting.get(operation_id, ("", None)) if operation_id else ("", None)
         if future is not None and not future.done():
             future.set_result(message)
+
+    def on_link_lost(self, node: Node) -> None:
+        """(See ports.LinkListener.) Whoever was asked there will not answer any more."""
+        for there, future in self._waiting.values():
+            if there == node and not future.done():
+                future.set_result(None)
 
     def on_flush(self) -> None:
         """Answers are handed over as they come."""
 
     def close(self) -> None:
-        for future in self._waiting.values():
+        for _, future in self._waiting.values():
             future.cancel()
 
 

@@ -155,6 +155,9 @@ class Registration:
                 self.seek(ctx, at_once=False)
             if self.seeking and self._search.follow(message.leader):
                 self._ask(ctx)
+            elif self.seeking:
+                self._backoff_us = self._settings.registration_backoff_ms * 1_000
+                ctx.set_timer(REGISTER_TIMER, self._search.retry_us(ctx.rng))
         else:
             ctx.warn("refused", sender=sender, reason=message.reason, text=message.text, about=message.about)
 
@@ -189,6 +192,8 @@ class Registration:
         """The link to the master broke, or its process was restarted: register again."""
         if self.connected and node == node_of(self.master):
             ctx.warn("master_lost", master=self.master)
+            self._search.lost()
+            self._search.advance()
             self.seek(ctx, at_once=False)
 
     def leave(self, ctx: Context) -> None:

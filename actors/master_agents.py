@@ -63,6 +63,7 @@ class MasterAgents(MasterLeading):
     def agent_recovered(self, ctx: Context, record: AgentRecord) -> None:
         """The registry knows it from an earlier term."""
         if record.state == "admitted":
+            self.recovered_agents += 1
             self.roster.admit_agent(record)
             self.liveness.open_window(record.agent_id, ctx.now_us + self.settings.reregister_window_ms * 1_000)
         else:
@@ -243,8 +244,22 @@ class MasterAgents(MasterLeading):
                 self._ask_again(ctx, entry)
         for agent_id in lost:
             self._mark_unreachable(ctx, agent_id, f"{self.settings.max_missed_pings} pings missed")
-        for agent_id in self.liveness.overdue(ctx.now_us, MAX_MARKED_AT_ONCE):
+        for agent_id in self._removable(ctx):
             self._mark_unreachable(ctx, agent_id, "it did not register again in time")
+
+    def _removable(self, ctx: Context) -> list[AgentId]:
+        """Whose window has passed; without those that a new leader has never heard of, while they are too many."""
+        late = self.liveness.overdue(ctx.now_us, MAX_MARKED_AT_ONCE)
+        silent = self.roster.silent
+        limit = self.settings.recovery_removal_limit_permille
+        held = [agent_id for agent_id in late if agent_id in silent]
+        if limit >= 1_000 or len(silent) * 1_000 <= limit * self.recovered_agents or not self.recovered_agents:
+            held = []
+        if bool(held) != bool(self.held_removals):
+            text = f"{len(silent)} of {self.recovered_agents} agents have not come back since this master leads"
+            ctx.warn("removals_held" if held else "removals_resumed", text=text, limit_permille=limit)
+        self.held_removals = len(held)
+        return [agent_id for agent_id in late if agent_id not in held] if held else late
 
     def _ask_again(self, ctx: Context, entry: AgentEntry) -> None:
         """Orders may have been lost: bring up what should have been heard of by now."""

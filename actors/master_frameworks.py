@@ -45,6 +45,8 @@ from mesos_actor.actors.messages.scheduler import (
 )
 from mesos_actor.actors.task import TERMINAL, Reason, TaskState
 
+RECORD_AFTER_US = 10 * SECOND_US
+"""Most frameworks find a new leader within seconds: nothing is written about those."""
 RETRY_US = SECOND_US
 """When a write about a framework cannot be proposed now, it is tried again after this."""
 
@@ -79,7 +81,20 @@ class MasterFrameworks(MasterAgents):
         if entry.deadline_us == 0:
             grace_ms = max(record.info.failover_timeout_ms, self.settings.reregister_window_ms)
             entry.deadline_us = ctx.now_us + grace_ms * 1_000
+            self.arm(ctx, f"recovered:{entry.framework_id}", RECORD_AFTER_US)
         self._arm_failover(ctx, entry)
+
+    @on_timer_named("recovered")
+    def not_back_yet(self, ctx: Context, rest: str) -> None:
+        """A framework that was connected when the last leader died has not come back soon: write its deadline down, so
+        that it goes on counting when this leader dies too."""
+        framework = self.roster.frameworks.get(FrameworkId(rest))
+        if framework is None or framework.connected or framework.recorded_deadline_us:
+            return
+        subject = ("framework", framework.framework_id)
+        if self.pending.about(subject) is None:
+            command = UpdateFramework(framework.framework_id, framework.info, framework.deadline_us)
+            self.propose(ctx, subject, command)
 
     @handles(Subscribe)
     def on_subscribe(self, ctx: Context, sender: Address, message: Subscribe) -> None:

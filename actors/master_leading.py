@@ -127,6 +127,10 @@ class MasterLeading(Actor):
         self.pending = Pending(settings.max_pending_operations, settings.proposal_deadline_ms * 1_000)
         self.liveness = Liveness(settings.max_missed_pings)
         self.backlog = Backlog()
+        self.recovered_agents = 0
+        """Agents that the registry knew when this master began to lead."""
+        self.held_removals = 0
+        """Of those, how many are not removed although their window has passed: see recovery_removal_limit_permille."""
         #: (framework, operation) -> who waits for its answer to an Instruction
         self.instructions: dict[tuple[FrameworkId, OperationId], Address] = {}
 
@@ -144,7 +148,7 @@ class MasterLeading(Actor):
 
     def begin_term(self, ctx: Context, message: Leading) -> None:
         """Lead from nothing: what was known before, in an earlier term, is forgotten."""
-        self._step_down()
+        self._forget()
         self.leading, self.term, self.cluster_id = True, message.term, message.cluster_id
         self.leader = address(ctx.node, ctx.name)
         self.master_id = self.offers.master_id = MasterId(f"{ctx.rng.getrandbits(64):016x}")
@@ -154,11 +158,21 @@ class MasterLeading(Actor):
     def on_following(self, ctx: Context, sender: Address, message: Following) -> None:
         if sender != REGISTRY or ctx.principal != "local" or (not self.leading and message.leader == self.leader):
             return
-        self._step_down()
-        self.leader = message.leader
+        self._step_down(ctx, message.leader)
         ctx.log("following", term=message.term, leader=message.leader)
 
-    def _step_down(self) -> None:
+    def _step_down(self, ctx: Context, leader: Address) -> None:
+        """Somebody else leads, or will: tell whoever waits for an answer, and all that are connected, at once."""
+        self.leader = leader
+        if self.leading:
+            for operation in self.pending.all():
+                self.answer_refused(ctx, operation, "not-leading", "This master no longer leads")
+            refused = Refused("not-leading", "This master no longer leads", leader=leader)
+            for where in (*self.roster.agent_at, *self.roster.framework_at):
+                ctx.send(where, refused)
+        self._forget()
+
+    def _forget(self) -> None:
         """Forget everything, the allocator's part too: registry and agents tell it again to whoever leads next."""
         for agent in self.roster.agents.values():
             if agent.registered:
@@ -254,8 +268,7 @@ class MasterLeading(Actor):
             return
         operation = self.pending.close(message.operation_id)
         if message.reason in ("not-leading", "stale-term"):
-            self._step_down()
-            self.leader = message.leader
+            self._step_down(ctx, message.leader)
             ctx.warn("deposed", reason=message.reason, text=message.text)
             self.arm(ctx, "ask-registry", ASK_REGISTRY_US)
         if operation is None:

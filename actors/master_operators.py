@@ -82,6 +82,7 @@ class MasterOperators(MasterOffers):
             self.term,
             self.leader,
             len(self.pending),
+            self.held_removals,
             ctx.now_us,
         )
         result = queries.answer(view, message)

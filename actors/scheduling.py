@@ -175,6 +175,7 @@ class FrameworkActor(FrameworkDoubts):
             del self.reads[operation_id]
             self._call(ctx, "on_file", FileData(operation_id, 0, 0, error="the link to the agent ended; read again"))
         if self.leader and node == node_of(self.leader):
+            self.search.lost()
             self._disconnect(ctx)
 
     def _disconnect(self, ctx: Context, at_once: bool = False) -> None:
@@ -237,6 +238,8 @@ class FrameworkActor(FrameworkDoubts):
             self._disconnect(ctx, at_once=hinted)
         elif hinted:
             self._subscribe(ctx)
+        else:
+            ctx.set_timer("subscribe", self.search.retry_us(ctx.rng))
 
     def _refused_for_good(self, ctx: Context, message: Refused) -> None:
         if message.reason == "removed":

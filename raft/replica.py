@@ -286,6 +286,8 @@ class Replica:
             return False
         if term > engine.term:
             self.adopt(term)
+        if peer != engine.leader:
+            self._assembly = Assembly()  # another leader's snapshot may be an older one
         engine.follow(peer, self.now_s)
         self.heard_s, self._link_lost, self._may_campaign = self.now_s, False, False
         return True

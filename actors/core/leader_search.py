@@ -17,6 +17,9 @@ FIRST_PAUSE_US = 500_000
 MAX_PAUSE_US = 15_000_000
 """The longest pause between two attempts (Mesos: 1 min; a framework that waits idles its user)."""
 
+FIRST_RETRY_US, MAX_RETRY_US = 200_000, 2_000_000
+"""The longest pause after an answer that nobody leads, first and at most: an election takes a fraction of a second."""
+
 MAX_HINTS = 4
 """Hints followed at once in a row: two masters that point at each other must not make a storm."""
 
@@ -32,6 +35,18 @@ class LeaderSearch:
         self._index = 0
         self._attempts = 0
         self._hints = 0
+        self._leaderless = 0
+        self._lost = Address("")
+
+    def lost(self) -> None:
+        """The link with `current`, which led, broke: others who still name it are not believed for one round."""
+        self._lost = self.current
+
+    def retry_us(self, rng: random.Random) -> int:
+        """How long to wait after `current` has answered that it does not lead and knows nobody who does."""
+        longest = min(MAX_RETRY_US, FIRST_RETRY_US << min(self._leaderless, 10))
+        self._leaderless += 1
+        return rng.randrange(longest // 4, longest + 1)
 
     def pause_us(self, rng: random.Random) -> int:
         """How long to wait for an answer of `current`: random, longer with every attempt, never less than a tenth
@@ -44,11 +59,13 @@ class LeaderSearch:
         """Nobody answered: go on to the next of the list."""
         self._hints = 0
         self._index = (self._index + 1) % len(self.masters)
+        if self.masters[self._index] == self._lost:
+            self._lost = Address("")  # it may lead again by now
         self.current = self.masters[self._index]
 
     def follow(self, leader: Address) -> bool:
         """A master named `leader`. True: ask it at once; False: wait for the pause to end, then go on."""
-        if not leader or self._hints >= MAX_HINTS:
+        if leader in ("", self._lost) or self._hints >= MAX_HINTS:
             return False
         self._hints += 1
         self.current = leader
@@ -56,6 +73,7 @@ class LeaderSearch:
 
     def found(self) -> None:
         """`current` answered as the leader: the next search starts from the shortest pause, with this master."""
-        self._attempts = self._hints = 0
+        self._attempts = self._hints = self._leaderless = 0
+        self._lost = Address("")
         if self.current in self.masters:
             self._index = self.masters.index(self.current)

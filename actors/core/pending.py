@@ -74,6 +74,10 @@ class Pending:
         operation.requests = [*kept, request][-MAX_REQUESTS:]
         self._by_node.setdefault(node_of(request.sender), {})[operation] = None
 
+    def all(self) -> list[Operation]:
+        """Oldest first."""
+        return list(self._by_id.values())
+
     def dismiss(self, operation: Operation) -> None:
         """Nobody waits for it any more."""
         for request in operation.requests:

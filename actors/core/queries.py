@@ -40,6 +40,7 @@ class View(msgspec.Struct, frozen=True):
     term: Term
     leader: Address
     pending_operations: int
+    held_removals: int
     now_us: int
 
 
@@ -137,6 +138,7 @@ def status_row(view: View) -> Row:
         "used": amounts(total(used for agent in here for used in agent.used.values())),
         "offered": amounts(total(outstanding.offer.resources for outstanding in view.offers.all())),
         "pending_operations": view.pending_operations,
+        "held_removals": view.held_removals,
         "now_us": view.now_us,
     }
 

@@ -25,6 +25,10 @@ class MasterSettings(msgspec.Struct, frozen=True, kw_only=True):
     reregister_window_ms: int = 600_000
     """How long agents may stay away after a master's start or a broken link before they are unreachable
     (Mesos: --agent_reregister_timeout, 10 min)."""
+    recovery_removal_limit_permille: int = 1_000
+    """When more of the agents that the registry knew at a leader's start are still silent at the end of their window,
+    none of those is removed: the network is more likely to be broken than they are. The master waits and says so, until
+    enough are back (Mesos: --recovery_agent_removal_limit, 100 %; its master exits instead)."""
     max_outstanding_share_permille: int = 1_000
     """The most of the cluster that one framework's unanswered offers may hold."""
     max_agents: int = 100_000

@@ -103,7 +103,7 @@ class Registration:
     def _ask(self, ctx: Context) -> None:
         self._asked = True
         ctx.send(self._search.current, self._describe(ctx, self))
-        ctx.set_timer(REGISTER_TIMER, ctx.rng.randrange(self._backoff_us + 1))
+        ctx.set_timer(REGISTER_TIMER, ctx.rng.randrange(self._backoff_us // 2, self._backoff_us + 1))
         self._backoff_us = min(self._backoff_us * 2, self._settings.registration_backoff_max_ms * 1_000)
 
     def on_register_timer(self, ctx: Context) -> None:
@@ -154,6 +154,7 @@ class Registration:
             if self.connected:
                 self.seek(ctx, at_once=False)
             if self.seeking and self._search.follow(message.leader):
+                self._backoff_us = self._settings.registration_backoff_ms * 1_000
                 self._ask(ctx)
             elif self.seeking:
                 self._backoff_us = self._settings.registration_backoff_ms * 1_000

@@ -85,6 +85,14 @@ class Port(Protocol):
 
 
 @runtime_checkable
+class Urgent(Protocol):
+    """A port whose messages from other processes, and news of lost links, are handled before all else that waits, in
+    their own order: a leader that hears its followers late believes itself alone."""
+
+    urgent: bool
+
+
+@runtime_checkable
 class LinkListener(Protocol):
     """A port that wants to hear of lost links, as all actors do. `on_flush` follows."""
 

@@ -200,7 +200,7 @@ class Runtime(Turns):
                     return
                 due_us = self._timers.next_due_us()
                 now_ns = time.monotonic_ns()
-                if not self._inbox and (due_us is None or due_us > now_ns // 1_000):
+                if not self._inbox and not self._urgent and (due_us is None or due_us > now_ns // 1_000):
                     break
                 if now_ns > deadline_ns:
                     self._schedule()

@@ -29,7 +29,7 @@ from mesos_actor.actors.ids import Address, Node, Principal, actor_of, address, 
 from mesos_actor.actors.logs import Log
 from mesos_actor.actors.messages.base import Message, Record
 from mesos_actor.actors.messages.scheduler import Refused
-from mesos_actor.actors.ports import LinkListener, Port
+from mesos_actor.actors.ports import LinkListener, Port, Urgent
 from mesos_actor.actors.runtime_timers import Timers
 from mesos_actor.actors.store import Store
 from mesos_actor.actors.supervisor import Supervisor
@@ -64,12 +64,13 @@ class RuntimeSettings(msgspec.Struct, frozen=True, kw_only=True):
 class PortCell:
     """A port's place in its process."""
 
-    __slots__ = ("address", "name", "port", "started")
+    __slots__ = ("address", "name", "port", "started", "urgent")
 
     def __init__(self, name: str, port: Port) -> None:
         self.name = name
         self.address = local(name)
         self.port = port
+        self.urgent = isinstance(port, Urgent) and port.urgent
         self.started = False
 
 
@@ -106,6 +107,8 @@ class Turns(Crew):
         self._seeds = random.SystemRandom()
         self._timers = Timers()
         self._inbox: deque[tuple[_Target, Address, Principal, str, Message]] = deque()
+        #: what waits for urgent ports
+        self._urgent: deque[tuple[PortCell | LostLink, Address, Principal, str, Message]] = deque()
         #: actor or port name -> who it is
         self._names: dict[str, Cell | PortCell] = {}
         #: every address of this process's own actors and ports -> who it is
@@ -153,6 +156,9 @@ class Turns(Crew):
         elif len(self._inbox) >= self.settings.max_inbox:
             self.counts["dropped"] += 1
             self._log("warning", "inbox_full", {"sender": sender, "kind": type(message).__name__}, actor, cause)
+        elif isinstance(target, PortCell) and target.urgent:
+            self._urgent.append((target, sender, principal, cause, message))
+            self._schedule()
         else:
             self._inbox.append((target, sender, principal, cause, message))
             self._schedule()
@@ -160,7 +166,8 @@ class Turns(Crew):
     def _link_lost(self, node: Node) -> None:
         listening: list[Cell | PortCell] = [cell for cell in self._ports if isinstance(cell.port, LinkListener)]
         for cell in [*listening, *self.cells.values()]:
-            self._inbox.append((LostLink(cell, node), Address(""), LOCAL, "", _NO_MESSAGE))
+            waiting = self._urgent if isinstance(cell, PortCell) and cell.urgent else self._inbox
+            waiting.append((LostLink(cell, node), Address(""), LOCAL, "", _NO_MESSAGE))
         self._schedule()
 
     # -- turns ----------------------------------------------------------------------------------------------------
@@ -178,6 +185,8 @@ class Turns(Crew):
 
     def _turn(self) -> None:
         """The hot loop: what it does per message is what a message costs."""
+        while self._urgent:
+            self._turn_rarer(*self._urgent.popleft())
         inbox = self._inbox
         routes = self._routes
         monotonic_ns = time.monotonic_ns

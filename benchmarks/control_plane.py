@@ -29,17 +29,19 @@ MESOS_TASKS_PER_S = 575
 HERE = Path(__file__).resolve().parent
 
 
-def start_agents(cluster: LocalCluster, agents: int, processes: int, separate: bool) -> list[subprocess.Popen[str]]:
-    """Emulated agents, all of them registered."""
+def start_agents(
+    cluster: LocalCluster, agents: int, processes: int, separate: bool, hold: bool = False
+) -> list[subprocess.Popen[str]]:
+    """Emulated agents, all of them registered; with `hold`, their tasks do not end."""
     started = []
     for number in range(processes):
         part = agents // processes + (number < agents % processes)
         command = [sys.executable, str(HERE / "emulated_agents.py"), cluster.masters, cluster.key_dir, f"e{number}"]
-        command += [str(part), *(["--separate"] if separate else [])]
+        command += [str(part), *(["--separate"] if separate else []), *(["--hold"] if hold else [])]
         started.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
     for process in started:
         assert process.stdout is not None
-        if process.stdout.readline().strip() != "ready":
+        if not process.stdout.readline().startswith("ready"):
             sys.exit("the emulated agents did not register")
     return started
 

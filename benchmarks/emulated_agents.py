@@ -1,9 +1,11 @@
 """A process full of agents that have no host: they register, answer pings, and finish every task at once.
 
-    python benchmarks/emulated_agents.py MASTER KEY_DIR NAME AGENTS [--separate]
+    python benchmarks/emulated_agents.py MASTERS KEY_DIR NAME AGENTS [--separate] [--hold]
 
-What the master sees of them is what it sees of real ones: the same messages over CURVE connections; all agents of the
-process share one, or with `--separate` each has its own. A line `ready` comes when all are registered.
+What the master sees of them is what it sees of real ones: the same messages over CURVE connections, and the real
+agent's way to find a leader (agent_registration.py); all agents of the process share one connection, or with
+`--separate` each has its own. With `--hold` tasks go on for ever. A line `ready TERM SECONDS` comes whenever all are
+registered with the leader of a term that is new, with the monotonic clock's time.
 """
 
 from __future__ import annotations
@@ -11,69 +13,104 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
+import time
+from collections import Counter
 
-from mesos_actor.actors.actor import SECOND_US, Actor, Context, handles
-from mesos_actor.actors.ids import Address, AgentId, UpdateId, address
+from mesos_actor.actors.actor import Actor, Context, handles
+from mesos_actor.actors.agent_registration import PING_TIMER, REGISTER_TIMER, Registration
+from mesos_actor.actors.core.settings import AgentSettings
+from mesos_actor.actors.core.updates import UpdateStreams
+from mesos_actor.actors.ids import Address, FrameworkId, Node, TaskId, UpdateId, address
 from mesos_actor.actors.logs import Log
-from mesos_actor.actors.messages.agents import AcknowledgeUpdate, Ping, Pong, RegisterAgent, Registered, RunTasks
-from mesos_actor.actors.messages.scheduler import Update
-from mesos_actor.actors.messages.values import AgentInfo, Status
+from mesos_actor.actors.messages.agents import AcknowledgeUpdate, Ping, RegisterAgent, Registered, RunTasks
+from mesos_actor.actors.messages.records import AgentIdentityRecord
+from mesos_actor.actors.messages.scheduler import Refused, Update
+from mesos_actor.actors.messages.values import AgentInfo, FrameworkInfo, Status, TaskReport
 from mesos_actor.actors.resources import Resources
 from mesos_actor.actors.run import client_keys, master_addresses
 from mesos_actor.actors.runtime import Runtime
+from mesos_actor.actors.store import MemoryStore
 from mesos_actor.actors.task import Source, TaskState
 from mesos_actor.transport.security import Keys
 from mesos_actor.transport.transport import Deliver, LinkLost, Transport
 from mesos_actor.transport.zmq import ZmqTransport
 
 RESOURCES = Resources.parse("cpus:64;mem:65536;disk:100000;ports:[31000-32000]")
-RETRY_US = 5 * SECOND_US
 
 
 class EmulatedAgent(Actor):
     """One of them."""
 
-    registered = 0
+    #: term -> how many have registered with its leader
+    registered: Counter[int] = Counter()
 
-    def __init__(self, master: Address, name: str, total: int) -> None:
-        self.master = master
+    def __init__(self, masters: tuple[Address, ...], name: str, total: int, hold: bool) -> None:
         self.name = name
         self.total = total
-        self.agent_id = AgentId("")
+        self.state = TaskState.RUNNING if hold else TaskState.FINISHED
+        settings = AgentSettings(hostname=name, masters=masters, resources=RESOURCES, version="emulated")
+        self.registration = Registration(settings, UpdateStreams(1, 1), self._introduction)
+        self.held: dict[TaskId, TaskReport] = {}
+        self.frameworks: dict[FrameworkId, FrameworkInfo] = {}
 
     def on_start(self, ctx: Context) -> None:
-        info = AgentInfo(self.name, address(ctx.node, ctx.name), RESOURCES, version="emulated")
-        ctx.send(self.master, RegisterAgent(info, registration=self.name))
-        ctx.set_timer("register", RETRY_US + ctx.rng.randrange(RETRY_US))
+        self.registration.load(ctx, AgentIdentityRecord(self.name))
+        self.registration.seek(ctx, at_once=True)
+
+    def _introduction(self, ctx: Context, registration: Registration) -> RegisterAgent:
+        identity = registration.identity
+        return RegisterAgent(
+            AgentInfo(self.name, address(ctx.node, ctx.name), RESOURCES, version="emulated"),
+            identity.registration,
+            identity.agent_id,
+            identity.cluster_id,
+            tuple(self.held.values()),
+            (),
+            tuple(self.frameworks.items()),
+        )
 
     def on_timer(self, ctx: Context, name: str) -> None:
-        if not self.agent_id:
-            self.on_start(ctx)
+        if name == REGISTER_TIMER:
+            self.registration.on_register_timer(ctx)
+        elif name == PING_TIMER:
+            self.registration.on_ping_timer(ctx)
+
+    def on_link_lost(self, ctx: Context, node: Node) -> None:
+        self.registration.on_link_lost(ctx, node)
 
     @handles(Registered)
     def on_registered(self, ctx: Context, sender: Address, message: Registered) -> None:
-        if not self.agent_id:
-            self.agent_id = message.agent_id
-            EmulatedAgent.registered += 1
-            if EmulatedAgent.registered == self.total:
-                print("ready", flush=True)
+        before = self.registration.term if self.registration.agent_id else -1
+        if self.registration.on_registered(ctx, sender, message) and message.term > before:
+            EmulatedAgent.registered[message.term] += 1
+            if EmulatedAgent.registered[message.term] == self.total:
+                print(f"ready {message.term} {time.monotonic()}", flush=True)
+
+    @handles(Refused)
+    def on_refused(self, ctx: Context, sender: Address, message: Refused) -> None:
+        self.registration.on_refused(ctx, sender, message)
 
     @handles(Ping)
     def on_ping(self, ctx: Context, sender: Address, message: Ping) -> None:
-        ctx.send(sender, Pong(self.agent_id))
+        self.registration.on_ping(ctx, sender, message)
 
     @handles(RunTasks)
     def on_run(self, ctx: Context, sender: Address, message: RunTasks) -> None:
         for task in message.tasks:
             status = Status(
                 task_id=task.task_id,
-                state=TaskState.FINISHED,
+                state=self.state,
                 source=Source.EXECUTOR,
-                agent_id=self.agent_id,
+                agent_id=self.registration.agent_id,
                 timestamp_us=ctx.now_us,
                 update_id=UpdateId(f"{task.task_id}:1"),
             )
-            ctx.send(sender, Update(message.framework_id, status, latest_state="FINISHED"))
+            ctx.send(sender, Update(message.framework_id, status, latest_state=self.state.value))
+            if self.state is TaskState.RUNNING:
+                self.frameworks[message.framework_id] = message.framework
+                self.held[task.task_id] = TaskReport(
+                    message.framework_id, task.task_id, task.resources, message.role, self.state
+                )
 
     @handles(AcknowledgeUpdate)
     def on_acknowledged(self, ctx: Context, sender: Address, message: AcknowledgeUpdate) -> None:
@@ -84,10 +121,12 @@ def _runtime(keys: Keys | None) -> Runtime:
     def transport(deliver: Deliver, lost: LinkLost) -> Transport:
         return ZmqTransport(security=keys, on_deliver=deliver, on_link_lost=lost, listen="tcp://127.0.0.1:0")
 
-    return Runtime(transport=transport, log=Log(level="warning"))
+    return Runtime(transport=transport, store=MemoryStore(), log=Log(level="error"))
 
 
-async def emulate(master: Address, keys: Keys | None, name: str, agents: int, separate: bool) -> None:
+async def emulate(
+    masters: tuple[Address, ...], keys: Keys | None, name: str, agents: int, separate: bool, hold: bool
+) -> None:
     runtimes = []
     for group in range(agents if separate else 1):
         runtime = _runtime(keys)
@@ -95,9 +134,9 @@ async def emulate(master: Address, keys: Keys | None, name: str, agents: int, se
             one = f"{name}-{group + number}"
 
             def agent(one: str = one) -> EmulatedAgent:
-                return EmulatedAgent(master, one, agents)
+                return EmulatedAgent(masters, one, agents, hold)
 
-            runtime.spawn(one, agent)
+            runtime.spawn(one, agent, durable=True)
         runtimes.append(runtime)
     for runtime in runtimes:
         await runtime.start()
@@ -108,15 +147,16 @@ async def emulate(master: Address, keys: Keys | None, name: str, agents: int, se
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("master")
+    parser.add_argument("masters")
     parser.add_argument("key_dir")
     parser.add_argument("name")
     parser.add_argument("agents", type=int)
     parser.add_argument("--separate", action="store_true")
+    parser.add_argument("--hold", action="store_true")
     options = parser.parse_args()
-    (master,) = master_addresses(options.master)
-    keys = client_keys((master,), options.key_dir, False, Log())
-    asyncio.run(emulate(master, keys, options.name, options.agents, options.separate))
+    masters = master_addresses(options.masters)
+    keys = client_keys(masters, options.key_dir, False, Log())
+    asyncio.run(emulate(masters, keys, options.name, options.agents, options.separate, options.hold))
 
 
 if __name__ == "__main__":

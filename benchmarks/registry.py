@@ -26,12 +26,16 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
-from local_cluster import LocalCluster, free_ports, local_cluster, quiet
+from control_plane import start_agents, stop_agents
+from local_cluster import LocalCluster, free_ports, local_cluster, memory_mib, quiet
 
+from mesos_actor import Command, Framework, Offer, Status, Task, TaskState
 from mesos_actor.actors.actor import Actor, Context, handles
 from mesos_actor.actors.client import Client, credentials, new_id
+from mesos_actor.actors.core.placement import fill
 from mesos_actor.actors.ids import Address, ClusterId, OperationId, Role, Term, local
 from mesos_actor.actors.logs import Log
 from mesos_actor.actors.messages.clients import SetRoleWeight
@@ -46,6 +50,7 @@ from mesos_actor.actors.messages.registry import (
 )
 from mesos_actor.actors.messages.values import AgentInfo
 from mesos_actor.actors.resources import Resources
+from mesos_actor.actors.run import running
 from mesos_actor.actors.runtime import Runtime
 from mesos_actor.raft.directory import open_directory
 from mesos_actor.raft.engine import Timing
@@ -57,6 +62,9 @@ from mesos_actor.transport.security import create_cluster_key, load_keys
 from mesos_actor.transport.transport import Deliver, LinkLost, Transport
 from mesos_actor.transport.zmq import ZmqTransport
 
+SMALL = Resources.parse("cpus:0.1;mem:10")
+TRUE = Command(argv=("/bin/true",))
+TASKS_AN_AGENT = 10
 HERE = Path(__file__).resolve().parent
 ALONE = 300
 """Commits one at a time, for the latency."""
@@ -251,6 +259,86 @@ async def _one_failover(cluster: LocalCluster, value: int) -> tuple[float, float
     return led_s, wrote_s
 
 
+# -- all agents with the new leader -----------------------------------------------------------------------------------
+
+
+class Holder(Framework):
+    """Launches so many tasks that do not end, and notes when the offers of a new leader come."""
+
+    roles = ("*",)
+    failover_timeout_s = 3_600
+
+    def __init__(self, tasks: int) -> None:
+        self.left = tasks
+        self.running = 0
+        self.all_run = asyncio.Event()
+        self.offered_s = 0.0
+        self.waiting = False
+        self.offered = asyncio.Event()
+
+    def on_offers(self, offers: Sequence[Offer]) -> None:
+        if self.waiting:
+            self.waiting, self.offered_s = False, time.monotonic()
+            self.offered.set()
+        for offer in offers:
+            bundles, _ = fill(offer.resources, SMALL, 0, min(self.left, TASKS_AN_AGENT))
+            tasks = [Task(task_id=f"t{self.left - at}", resources=b, command=TRUE) for at, b in enumerate(bundles)]  # type: ignore[arg-type]
+            self.left -= len(tasks)
+            self.accept(offer, tasks, refuse_s=0.0 if self.left else 3_600.0)
+
+    def on_update(self, status: Status) -> None:
+        self.running += status.state is TaskState.RUNNING
+        if self.running == self.left + self.running and not self.left:
+            self.all_run.set()
+
+    def on_disconnected(self) -> None:
+        self.waiting = True
+
+
+async def _reregister(options: argparse.Namespace) -> tuple[float, float, float]:
+    with local_cluster(3) as cluster:
+        agents = start_agents(cluster, options.agents, 4, separate=False, hold=True)
+        holder = Holder(options.tasks)
+        async with running(holder, cluster.masters, key_dir=cluster.key_dir):
+            await asyncio.wait_for(holder.all_run.wait(), 120)
+            addresses, keys = credentials(cluster.masters, cluster.key_dir, False)
+            async with Client(addresses, keys, timeout_s=30) as client:
+                leader = cluster.master_at(await client.leader())
+                began = time.monotonic()
+                os.kill(cluster.pids[f"master{leader}"], signal.SIGKILL)
+                lines = await asyncio.gather(*(asyncio.to_thread(_ready_line, process) for process in agents))
+                await asyncio.wait_for(holder.offered.wait(), 60)
+                (status,) = await client.query("status")
+        stop_agents(agents)
+        if status["tasks"].get("RUNNING") != options.tasks:
+            sys.exit(f"the new leader knows of {status['tasks']}, and {options.tasks} tasks run")
+        rss = memory_mib(cluster.pids[f"master{cluster.master_at(status['leader'])}"], "Rss")
+        return max(lines) - began, holder.offered_s - began, rss
+
+
+def _ready_line(process: subprocess.Popen[str]) -> float:
+    """When all agents of this process were with the next leader."""
+    assert process.stdout is not None
+    word, _, at_s = process.stdout.readline().split()
+    assert word == "ready"
+    return float(at_s)
+
+
+def reregister(options: argparse.Namespace) -> None:
+    took, offered = [], []
+    for _ in range(options.rounds):
+        took_s, offered_s, rss = asyncio.run(_reregister(options))
+        took.append(took_s)
+        offered.append(offered_s)
+        print(
+            f"  {options.agents} agents with {options.tasks} tasks: all registered {took_s:.2f} s after the kill, "
+            "first "
+            f"offer {offered_s:.2f} s; the new leader's RSS {rss:.0f} MiB",
+            flush=True,
+        )
+    print(f"median: {statistics.median(took):.2f} s, first offer {statistics.median(offered):.2f} s")
+
+
 # -- restarts ---------------------------------------------------------------------------------------------------------
 
 
@@ -305,6 +393,11 @@ def main() -> None:
     two = kinds.add_parser("failover")
     two.add_argument("--kills", type=int, default=11)
     two.set_defaults(run=failover)
+    four = kinds.add_parser("reregister")
+    four.add_argument("--agents", type=int, default=2_000)
+    four.add_argument("--tasks", type=int, default=20_000)
+    four.add_argument("--rounds", type=int, default=3)
+    four.set_defaults(run=reregister)
     three = kinds.add_parser("restart")
     three.add_argument("--entries", type=int, default=100_000)
     three.set_defaults(run=restart)

@@ -61,9 +61,10 @@ class Membership:
 
     def check_own_disk(self) -> None:
         """Raises StorageError when the registry says that another disk speaks for this master."""
-        own, known = self.identity.storage_id, self.machine.disk_of(self.identity.member)
-        if known in ("", own) or self.identity.learner:
-            return
+        me, own = self.identity.member, self.identity.storage_id
+        known = self.machine.disk_of(me)
+        if known in ("", own) or self.identity.learner or any(named.get(me) == own for _, named in self._tail):
+            return  # (its log is read again from before it took its predecessor's place)
         raise StorageError(
             f"registry: another disk ({known[:8]}) speaks for master {self.identity.member} now, this one "
             f"({own[:8]}) was "
@@ -127,11 +128,14 @@ class Membership:
     def origin(self, term: int) -> Origin:
         return Origin(self.cluster_id, self.identity.storage_id, Term(term))
 
-    def hello(self, term: int, answer: bool = False) -> Hello:
+    def hello(self, term: int, to: str = "", disk: str = "") -> Hello:
+        """Who we are; `to` and `disk`: who has asked. To a late founder whose disk is on record we speak as a founder
+        still: it has lost nothing, and may take part."""
         identity = self.identity
-        return Hello(
-            self.origin(term), identity.members, identity.founding, identity.learner, identity.base_digest, answer
-        )
+        origin, founding = self.origin(term), identity.founding
+        if to and self.machine.disk_of(to) == disk:
+            origin, founding = Origin(ClusterId(""), identity.storage_id, Term(term)), True
+        return Hello(origin, identity.members, founding, identity.learner, identity.base_digest, bool(to))
 
     def on_hello(self, peer: str, message: Hello) -> None:
         """Take note of who `peer` is. Raises StorageError when this disk cannot become a member."""

@@ -78,6 +78,9 @@ class RegistryPort:
     """`me` and `members` are `host:port`; of a group of one they do not matter. `open_files` opens its directory.
     `observe(index, term, data)` is told of every entry that is applied."""
 
+    urgent = True
+    """(See ports.Urgent.)"""
+
     def __init__(
         self,
         open_files: Callable[[], Files],
@@ -107,6 +110,7 @@ class RegistryPort:
         self._timer: TimerHandle | None = None
         self._timer_s = 0.0
         self._refused_senders: set[str] = set()
+        self._key_checked = False
         self._closed = False
 
     # -- the port -----------------------------------------------------------------------------------------------------
@@ -143,16 +147,18 @@ class RegistryPort:
         self._settling = True
 
     def _check_key(self) -> None:
-        cluster = self.replica.machine.state.cluster
-        if (
-            cluster is not None
-            and cluster.key_fingerprint != self._key_fingerprint
-            and not self.replica.members.waiting
-        ):
+        """Once, as soon as the records are those of a cluster that knows this disk: what a backup says of its key is
+        void. Raises StorageError."""
+        machine, identity = self.replica.machine, self.replica.members.identity
+        cluster = machine.state.cluster
+        if self._key_checked or cluster is None or machine.disk_of(self.me) != identity.storage_id:
+            return
+        if cluster.key_fingerprint != self._key_fingerprint:
             raise StorageError(
                 f"registry: cluster {cluster.cluster_id} has the key {cluster.key_fingerprint or '(none)'}, and this "
                 f"master was given {self._key_fingerprint or '(none)'}; start it with the cluster's own --key-dir"
             )
+        self._key_checked = True
 
     def on_message(self, sender: Address, cause: str, principal: Principal, message: Message) -> None:
         if isinstance(message, PEER_MESSAGES):
@@ -225,8 +231,8 @@ class RegistryPort:
                 self._answer(index, term, result)
         if replica.members.settle():
             write_identity(self._files, replica.members.identity)
-            self._check_key()
             self._log("registry_member", disk=replica.members.identity.storage_id[:8])
+        self._check_key()
         self._found_if_needed()
         self._tell_master()
         self._desk.settle()

@@ -215,7 +215,7 @@ class Replica:
     def _on_hello(self, peer: str, message: Hello) -> None:
         self.members.on_hello(peer, message)
         if not message.answer:
-            self.send(peer, self.members.hello(self.engine.term, answer=True))
+            self.send(peer, self.members.hello(self.engine.term, peer, message.origin.storage_id))
         if message.learner and not self.members.speaks_for(peer, message.origin.storage_id):
             self.leadership.replace(peer, message.origin.storage_id)
 

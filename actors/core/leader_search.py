@@ -20,6 +20,10 @@ MAX_PAUSE_US = 15_000_000
 FIRST_RETRY_US, MAX_RETRY_US = 200_000, 2_000_000
 """The longest pause after an answer that nobody leads, first and at most: an election takes a fraction of a second."""
 
+PATIENCE = 3
+"""Silences of a master that others say leads before the next one is asked: it is busy, for had it died the link would
+have said so."""
+
 MAX_HINTS = 4
 """Hints followed at once in a row: two masters that point at each other must not make a storm."""
 
@@ -37,10 +41,12 @@ class LeaderSearch:
         self._hints = 0
         self._leaderless = 0
         self._lost = Address("")
+        self._patience = 0
 
     def lost(self) -> None:
         """The link with `current`, which led, broke: others who still name it are not believed for one round."""
         self._lost = self.current
+        self._patience = 0
 
     def retry_us(self, rng: random.Random) -> int:
         """How long to wait after `current` has answered that it does not lead and knows nobody who does."""
@@ -56,11 +62,15 @@ class LeaderSearch:
         return rng.randrange(longest // 10, longest + 1)
 
     def advance(self) -> None:
-        """Nobody answered: go on to the next of the list."""
+        """`current` did not answer: go on to the next of the list. One that others say leads gets some more time."""
         self._hints = 0
+        if self._patience:
+            self._patience -= 1
+            return
         self._index = (self._index + 1) % len(self.masters)
         if self.masters[self._index] == self._lost:
-            self._lost = Address("")  # it may lead again by now
+            self._lost = Address("")  # it may lead again by the next time
+            self._index = (self._index + 1) % len(self.masters)
         self.current = self.masters[self._index]
 
     def follow(self, leader: Address) -> bool:
@@ -68,12 +78,13 @@ class LeaderSearch:
         if leader in ("", self._lost) or self._hints >= MAX_HINTS:
             return False
         self._hints += 1
+        self._patience = PATIENCE
         self.current = leader
         return True
 
     def found(self) -> None:
         """`current` answered as the leader: the next search starts from the shortest pause, with this master."""
-        self._attempts = self._hints = self._leaderless = 0
+        self._attempts = self._hints = self._leaderless = self._patience = 0
         self._lost = Address("")
         if self.current in self.masters:
             self._index = self.masters.index(self.current)

@@ -40,10 +40,33 @@ def test_who_names_a_leader_that_was_just_lost_is_not_believed_for_a_round() -> 
     assert search.current == C
     assert not search.follow(B)
     search.advance()
+    assert search.current == A
     assert not search.follow(B)
     search.advance()
-    assert search.current == B
+    assert search.current == C  # the lost one is passed over once
     assert search.follow(B)
+
+
+def test_a_master_that_others_say_leads_is_asked_again_before_the_next_one() -> None:
+    search = LeaderSearch([A, B, C])
+    search.follow(C)
+
+    asked = []
+    for _ in range(4):
+        search.advance()
+        asked.append(search.current)
+
+    assert asked == [C, C, C, B]
+
+
+def test_a_leader_whose_link_breaks_gets_no_more_time() -> None:
+    search = LeaderSearch([A, B, C])
+    search.follow(C)
+
+    search.lost()
+    search.advance()
+
+    assert search.current == B
 
 
 def test_a_leader_that_was_found_again_may_be_named_again() -> None:

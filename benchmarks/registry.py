@@ -269,7 +269,7 @@ class Holder(Framework):
     failover_timeout_s = 3_600
 
     def __init__(self, tasks: int) -> None:
-        self.left = tasks
+        self.left = self.total = tasks
         self.running = 0
         self.all_run = asyncio.Event()
         self.offered_s = 0.0
@@ -288,7 +288,7 @@ class Holder(Framework):
 
     def on_update(self, status: Status) -> None:
         self.running += status.state is TaskState.RUNNING
-        if self.running == self.left + self.running and not self.left:
+        if self.running == self.total:
             self.all_run.set()
 
     def on_disconnected(self) -> None:

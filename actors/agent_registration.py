@@ -153,6 +153,8 @@ class Registration:
         elif message.reason == "not-leading":
             if self.connected:
                 self.seek(ctx, at_once=False)
+            if self._asks(message.leader):
+                return  # already: the master that we left refuses each of our messages
             if self.seeking and self._search.follow(message.leader):
                 self._backoff_us = self._settings.registration_backoff_ms * 1_000
                 self._ask(ctx)

@@ -15,11 +15,12 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec.structs import replace
 
-from mesos_actor.actors.framework import Framework, executor_task
+from mesos_actor.actors.framework import DEFAULT_REFUSE_S, Framework, executor_task
 from mesos_actor.actors.ids import AgentId, ExecutorId
 from mesos_actor.actors.messages.containers import FileData
 from mesos_actor.actors.messages.values import ExecutorInfo, Offer, Status, Task
 from mesos_actor.actors.resources import Resources
+from mesos_actor.actors.scheduling_sizes import MAX_TASKS_BYTES, task_bytes, too_long
 from mesos_actor.actors.task import TERMINAL, TaskState
 
 INLINE_RESULT_BYTES = 512 << 10
@@ -101,6 +102,10 @@ class _Call:
         self.task_id = ""
         self.worker: _Worker | None = None
 
+    def next_id(self) -> str:
+        """The task id of its next attempt."""
+        return f"call-{self.number}" + (f"-{self.starts}" if self.starts else "")
+
 
 class _Worker:
     """An executor process. `info` is the same for all its tasks, as the master demands."""
@@ -164,6 +169,8 @@ class CallableFramework(Framework):
         self.closing = False
         self.workers_made = 0
         self.resting = False
+        #: Whether calls were left over from the last offer because one message holds no more.
+        self.cut_short = False
         self.anything_ran = False
 
     # -- calls come in ----------------------------------------------------------------------------------------------
@@ -207,22 +214,34 @@ class CallableFramework(Framework):
             if offer.agent_id in self.refused:
                 self.decline(offer, BAD_AGENT_REFUSE_S)
             else:
-                self.accept(offer, self._fill(offer))
+                tasks = self._fill(offer)
+                # What did not fit into one message goes with the next, so the rest is wanted back at once.
+                self.accept(offer, tasks, refuse_s=0 if self.cut_short else DEFAULT_REFUSE_S)
         self._rest_if_idle()
         self._stop_if_done()
 
     def _fill(self, offer: Offer) -> list[Task]:
         """As many waiting calls as fit: in free slots of the agent's workers first, then in new workers."""
-        free, tasks = offer.resources, []
+        tasks: list[Task] = []
+        free, room = offer.resources, MAX_TASKS_BYTES
+        self.cut_short = False
         while self.waiting:
             worker, rest = self._worker_on(offer.agent_id, free)
             share = rest.take(self.share) if worker is not None else None
             if worker is None or share is None:
                 break
-            _, call = self.waiting.popitem(last=False)
+            call = next(iter(self.waiting.values()))
+            size = task_bytes(executor_task(call.next_id(), worker.info, share, call.data))
+            if size > room and tasks:
+                self.cut_short = True
+                break
+            del self.waiting[call.number]
+            if size > room:
+                self.settle(call.number, b"", too_long("the call", size))
+                continue
             if not call.starts and not self.claim(call.number):
                 continue
-            free = rest - share
+            free, room = rest - share, room - size
             tasks.append(self._launch(call, offer.agent_id, worker, share))
         return tasks
 
@@ -243,7 +262,7 @@ class CallableFramework(Framework):
         if executor_id not in known:
             known[executor_id] = worker
             self.workers_made += 1
-        call.task_id = f"call-{call.number}" + (f"-{call.starts}" if call.starts else "")
+        call.task_id = call.next_id()
         call.starts += 1
         call.worker = worker
         worker.busy[call.task_id] = None

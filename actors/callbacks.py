@@ -24,6 +24,9 @@ MAX_POSTED = 100_000
 POSTED_A_TURN = 64
 """Posted values handled before the loop may look at its sockets again."""
 
+MAX_DELAY_S = 100 * 365 * 86_400.0
+"""The longest timer of an author; a longer one, or infinity, is taken for a mistake."""
+
 AUTHORS_TIMER = "user/"
 """Prefix of the author's timers, so that they never meet the driver's own."""
 
@@ -106,8 +109,8 @@ class Callbacks:
 
     def set_timer(self, name: str, delay_s: float) -> None:
         """Have `on_timer(name)` called after `delay_s` seconds. Setting a name again replaces its deadline."""
-        if not delay_s >= 0:
-            raise LocalError(f"set_timer: delay_s is {delay_s!r}; give a number of seconds from 0 on")
+        if not 0 <= delay_s <= MAX_DELAY_S:
+            raise LocalError(f"set_timer: delay_s is {delay_s!r}; give a number of seconds from 0 to {MAX_DELAY_S:.0f}")
         self._acting().ctx.set_timer(AUTHORS_TIMER + name, round(delay_s * SECOND_US))
 
     def cancel_timer(self, name: str) -> None:

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mappin
 from types import TracebackType
 from typing import Any, TypeVar
 
-from mesos_actor.actors.errors import InvalidInput, MesosActorError, Unavailable
+from mesos_actor.actors.errors import InvalidInput, LocalError, MesosActorError, Unavailable
 from mesos_actor.actors.ids import Address, ContainerId, FrameworkId, Node, OperationId, Principal, node_of
 from mesos_actor.actors.logs import Log
 from mesos_actor.actors.messages.base import Message
@@ -30,9 +30,11 @@ from mesos_actor.actors.messages.clients import (
 from mesos_actor.actors.messages.containers import FileData, ReadFile
 from mesos_actor.actors.messages.scheduler import OperationResult, Refused, Teardown
 from mesos_actor.actors.ports import Outlet
+from mesos_actor.actors.resource_text import shown
 from mesos_actor.actors.run import client_keys, master_addresses
 from mesos_actor.actors.runtime import Runtime
 from mesos_actor.actors.task import TERMINAL
+from mesos_actor.transport.codec import encode_message
 from mesos_actor.transport.security import Keys
 from mesos_actor.transport.transport import Deliver, LinkLost, Transport
 from mesos_actor.transport.zmq import ZmqTransport
@@ -125,7 +127,9 @@ class Client:
         return answer
 
     async def ask(self, to: Address, message: Message, operation_id: OperationId, timeout_s: float) -> Message | None:
-        """Send `message` and return the answer that repeats `operation_id`, or None when none came in time."""
+        """Send `message` and return the answer that repeats `operation_id`, or None when none came in time. Raises
+        InvalidInput for what cannot be sent, naming the value."""
+        _check_sendable(message)
         try:
             return await asyncio.wait_for(self._answers.ask(to, message, operation_id), timeout_s)
         except TimeoutError:
@@ -171,6 +175,28 @@ class Client:
         """The one after `asked` in the list; the first after one that is not in it."""
         at = self.masters.index(asked) if asked in self.masters else -1
         return self.masters[(at + 1) % len(self.masters)]
+
+
+def _check_sendable(message: Message) -> None:
+    """Raise InvalidInput when the transport would have to drop `message`: nobody would answer, and the masters would be
+    blamed for it."""
+    try:
+        encode_message(message)
+    except LocalError as error:
+        raise InvalidInput(_unsendable(message) or str(error)) from None
+
+
+def _unsendable(message: Message) -> str:
+    """Which text of `message` cannot be sent; empty when it is something else."""
+    for field in message.__struct_fields__:
+        value = getattr(message, field)
+        texts = value.items() if isinstance(value, dict) else [("", value)]
+        for key, text in texts:
+            try:
+                f"{key}{text}".encode()
+            except UnicodeEncodeError:
+                return f"{key or field}: {shown(text)} is not valid Unicode text; write it in UTF-8"
+    return ""
 
 
 class _Answers:

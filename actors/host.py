@@ -25,7 +25,7 @@ from mesos_actor.actors.config_values import host_and_port, master_addresses
 from mesos_actor.actors.core import environment
 from mesos_actor.actors.core.settings import MasterSettings
 from mesos_actor.actors.errors import ConfigError, InternalError, MesosActorError, SecurityError, StorageError
-from mesos_actor.actors.ids import Address, ContainerId, Principal, address
+from mesos_actor.actors.ids import Address, ContainerId, Principal, address, node_of
 from mesos_actor.actors.logs import Log
 from mesos_actor.actors.messages.base import Message
 from mesos_actor.actors.messages.containers import ForgetContainer, RecoverContainers
@@ -45,6 +45,8 @@ REGISTRY_DIRECTORY = "registry"
 LOOPBACK = "127.0.0.1"
 GC_AFTER = 50_000
 """Objects made, less those freed, before the collector looks for cycles."""
+KEY_TROUBLE = ("handshakes_failed", "refused.by-peer")
+"""What the transport reports when the other side has another key, or none."""
 PACE_MS = 8
 PACE_ABOVE = {"master": 15, "agent": 30, "both": 45}
 """How long a busy process gathers what arrives, and from how many messages on it is one (RuntimeSettings)."""
@@ -61,6 +63,8 @@ class Host:
         self.keys = self._keys()
         self.transport: ZmqTransport | None = None
         self.stop_wished = False
+        #: Masters of which no failed handshake has been explained yet.
+        self._unexplained: set[object] = {node_of(one) for one in master_addresses(config.masters)}
 
     # -- what follows from the settings -----------------------------------------------------------------------------
 
@@ -129,20 +133,40 @@ class Host:
         return self._directory() / "port"
 
     def _open_at(self, deliver: Deliver, lost: LinkLost, listen: str, advertise: str) -> ZmqTransport:
-        def report(event: str, fields: Mapping[str, object]) -> None:
-            self.log.event("warning", event, fields, actor="transport")
-
         self.transport = ZmqTransport(
             security=self.keys,
             on_deliver=deliver,
             on_link_lost=lost,
             listen=listen,
             advertise_host=advertise,
-            report=report,
+            report=self._on_report,
         )
         if self.part.port == 0:
             self._port_file().write_text(self.transport.node.rpartition(":")[2])
         return self.transport
+
+    def _on_report(self, event: str, fields: Mapping[str, object]) -> None:
+        """Log what the transport has to say; a key that a master does not share also in words that help."""
+        self.log.event("warning", event, fields, actor="transport")
+        node = fields.get("node")
+        if event not in KEY_TROUBLE or node not in self._unexplained:
+            return
+        # A master that just ends breaks one handshake as well: the next one tells.
+        if event == "handshakes_failed" and fields.get("count") == 1:
+            return
+        self._unexplained.discard(node)
+        self.log.event("error", "not_admitted", {"master": node, "text": self._key_advice()}, actor="transport")
+
+    def _key_advice(self) -> str:
+        if self.keys is None:
+            return (
+                "the handshake failed: this process was started with --insecure, the master without; start it with the "
+                "--key-dir that was copied from a master instead"
+            )
+        return (
+            f"the handshake failed: {self.config.key_dir or user_key_dir()} does not hold this master's key; stop this "
+            "process and start it with the --key-dir that was copied from a master (is that one --insecure?)"
+        )
 
     def _directory(self) -> Path:
         """What this process keeps, apart from other processes that were given the same work directory."""
@@ -305,7 +329,9 @@ class Host:
             partial.write_text(json.dumps(ready))
             partial.replace(self.ready_file)
         kind = {"both": "a one-host cluster", "master": "a master", "agent": "an agent"}[self.part.role]
-        print(f"ready: {kind} at {where}", flush=True)
+        # An agent takes connections from now on, but takes part only when a master has let it in; the log says so then.
+        looking = ", looking for a master" if self.part.role == "agent" else ""
+        print(f"ready: {kind} at {where}{looking}", flush=True)
 
 
 def _is_loopback(host: str) -> bool:

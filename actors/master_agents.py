@@ -242,24 +242,35 @@ class MasterAgents(MasterLeading):
                 ctx.send(entry.address, here if entry.connected else away)
             if entry.connected and (entry.tasks or entry.executors):
                 self._ask_again(ctx, entry)
-        for agent_id in lost:
-            self._mark_unreachable(ctx, agent_id, f"{self.settings.max_missed_pings} pings missed")
-        for agent_id in self._removable(ctx):
-            self._mark_unreachable(ctx, agent_id, "it did not register again in time")
+        doomed = [(agent_id, f"{self.settings.max_missed_pings} pings missed") for agent_id in lost]
+        doomed += [(agent_id, "it did not register again in time") for agent_id in self._removable(ctx)]
+        for agent_id, why in self._in_their_turn(ctx, doomed):
+            self._mark_unreachable(ctx, agent_id, why)
 
     def _removable(self, ctx: Context) -> list[AgentId]:
         """Whose window has passed; without those that a new leader has never heard of, while they are too many."""
-        late = self.liveness.overdue(ctx.now_us, MAX_MARKED_AT_ONCE)
+        late = self.liveness.overdue(ctx.now_us, len(self.roster.agents))
         silent = self.roster.silent
         limit = self.settings.recovery_removal_limit_permille
-        held = [agent_id for agent_id in late if agent_id in silent]
-        if limit >= 1_000 or len(silent) * 1_000 <= limit * self.recovered_agents or not self.recovered_agents:
-            held = []
+        too_many = limit < 1_000 and self.recovered_agents > 0 and len(silent) * 1_000 > limit * self.recovered_agents
+        held = sum(agent_id in silent for agent_id in late) if too_many else 0
         if bool(held) != bool(self.held_removals):
             text = f"{len(silent)} of {self.recovered_agents} agents have not come back since this master leads"
             ctx.warn("removals_held" if held else "removals_resumed", text=text, limit_permille=limit)
-        self.held_removals = len(held)
-        return [agent_id for agent_id in late if agent_id not in held] if held else late
+        self.held_removals = held
+        free = [agent_id for agent_id in late if agent_id not in silent] if held else late
+        return free[:MAX_MARKED_AT_ONCE]
+
+    def _in_their_turn(self, ctx: Context, doomed: list[tuple[AgentId, str]]) -> list[tuple[AgentId, str]]:
+        """Those that may be marked now; the others are named again as long as they do not answer."""
+        interval_us = self.settings.agent_removal_interval_ms * 1_000
+        if interval_us <= 0:
+            return doomed
+        waiting = [pair for pair in doomed if self.pending.about(("agent", pair[0])) is None]
+        if not waiting or ctx.now_us < self.next_removal_us:
+            return []
+        self.next_removal_us = ctx.now_us + interval_us
+        return waiting[:1]
 
     def _ask_again(self, ctx: Context, entry: AgentEntry) -> None:
         """Orders may have been lost: bring up what should have been heard of by now."""

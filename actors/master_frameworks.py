@@ -95,6 +95,7 @@ class MasterFrameworks(MasterAgents):
         if self.pending.about(subject) is None:
             command = UpdateFramework(framework.framework_id, framework.info, framework.deadline_us)
             self.propose(ctx, subject, command)
+        self.arm(ctx, f"recovered:{rest}", RECORD_AFTER_US)  # until it is written down, or back
 
     @handles(Subscribe)
     def on_subscribe(self, ctx: Context, sender: Address, message: Subscribe) -> None:

@@ -131,6 +131,8 @@ class MasterLeading(Actor):
         """Agents that the registry knew when this master began to lead."""
         self.held_removals = 0
         """Of those, how many are not removed although their window has passed: see recovery_removal_limit_permille."""
+        self.next_removal_us = 0
+        """No agent is marked unreachable before this: see agent_removal_interval_ms."""
         #: (framework, operation) -> who waits for its answer to an Instruction
         self.instructions: dict[tuple[FrameworkId, OperationId], Address] = {}
 
@@ -147,8 +149,9 @@ class MasterLeading(Actor):
             self.arm(ctx, "ask-registry", ASK_REGISTRY_US)
 
     def begin_term(self, ctx: Context, message: Leading) -> None:
-        """Lead from nothing: what was known before, in an earlier term, is forgotten."""
-        self._forget()
+        """Lead from nothing: what was known before, in an earlier term, is forgotten. Whoever was connected then must
+        come again, to us."""
+        self._step_down(ctx, address(ctx.node, ctx.name))
         self.leading, self.term, self.cluster_id = True, message.term, message.cluster_id
         self.leader = address(ctx.node, ctx.name)
         self.master_id = self.offers.master_id = MasterId(f"{ctx.rng.getrandbits(64):016x}")
@@ -167,13 +170,20 @@ class MasterLeading(Actor):
         if self.leading:
             for operation in self.pending.all():
                 self.answer_refused(ctx, operation, "not-leading", "This master no longer leads")
+            text = "This master no longer leads: whether the framework got this is not known"
+            for (_, operation_id), asker in self.instructions.items():
+                ctx.send(asker, OperationResult(operation_id, False, "unavailable", text))
             refused = Refused("not-leading", "This master no longer leads", leader=leader)
             for where in (*self.roster.agent_at, *self.roster.framework_at):
                 ctx.send(where, refused)
-        self._forget()
+        self._forget(ctx)
 
-    def _forget(self) -> None:
-        """Forget everything, the allocator's part too: registry and agents tell it again to whoever leads next."""
+    def _forget(self, ctx: Context) -> None:
+        """Forget everything, the allocator's part too: registry and agents tell it again to whoever leads next. No
+        timer of this term goes off in another one."""
+        for name in sorted(self._armed - {"ask-registry"}):
+            ctx.cancel_timer(name)
+            self._armed.discard(name)
         for agent in self.roster.agents.values():
             if agent.registered:
                 self.allocator.remove_agent(agent.agent_id)
@@ -263,16 +273,17 @@ class MasterLeading(Actor):
 
     @handles(ProposalRefused)
     def on_proposal_refused(self, ctx: Context, sender: Address, message: ProposalRefused) -> None:
-        """Reasons that the command's own part does not know are passed on to whoever asked."""
+        """Reasons that the command's own part does not know are passed on to whoever asked. About a proposal of an
+        earlier term nobody waits, and what is said of that term says nothing of this one."""
         if sender != REGISTRY or ctx.principal != "local":
             return
         operation = self.pending.close(message.operation_id)
+        if operation is None:
+            return
         if message.reason in ("not-leading", "stale-term"):
             self._step_down(ctx, message.leader)
             ctx.warn("deposed", reason=message.reason, text=message.text)
             self.arm(ctx, "ask-registry", ASK_REGISTRY_US)
-        if operation is None:
-            return
         ctx.warn("proposal_refused", command=type(operation.command).__name__, reason=message.reason, text=message.text)
         denial = self.denials.get(type(operation.command))
         if denial is None or not denial(self, ctx, operation, message):

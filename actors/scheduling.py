@@ -23,6 +23,7 @@ from mesos_actor.actors.messages.base import Message
 from mesos_actor.actors.messages.containers import FileData
 from mesos_actor.actors.messages.records import SubscriptionRecord, UserRecord
 from mesos_actor.actors.messages.scheduler import (
+    Accept,
     AgentLost,
     Decline,
     ExecutorLost,
@@ -228,6 +229,8 @@ class FrameworkActor(FrameworkDoubts):
             self._call(ctx, "on_operation", result)
         else:
             self._wish_answered(message.operation_id)
+            if message.about == Accept.__name__:
+                self._ask_about_launched(ctx)
             ctx.warn("refused", about=message.about, reason=message.reason, text=message.text)
             self._call(ctx, "on_error", message.reason, message.text)
 
@@ -286,11 +289,16 @@ class FrameworkActor(FrameworkDoubts):
             return
         ids = tuple(i for i in message.offer_ids if self.offers.pop(i, None) is not None)
         if len(ids) < len(message.offer_ids):
-            silent = {t: known.agent_id for t, known in self.tasks.items() if known.state is TaskState.STAGING}
-            self.reconciling.add(silent)
-            self._ask_again(ctx)
+            self._ask_about_launched(ctx)
         if ids:
             self._call(ctx, "on_rescinded", ids)
+
+    def _ask_about_launched(self, ctx: Context) -> None:
+        """An Accept may have been lost or refused, nobody can tell which: ask at once about the tasks of which nothing
+        was heard."""
+        silent = {t: known.agent_id for t, known in self.tasks.items() if known.state is TaskState.STAGING}
+        self.reconciling.add(silent)
+        self._ask_again(ctx)
 
     @handles(Update)
     def on_update(self, ctx: Context, sender: Address, message: Update) -> None:

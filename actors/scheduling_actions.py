@@ -48,6 +48,7 @@ from mesos_actor.actors.messages.scheduler import (
     Unsubscribe,
 )
 from mesos_actor.actors.messages.values import Demand, Filters, Launch, Offer, Status
+from mesos_actor.actors.scheduling_sizes import MAX_ACCEPT_BYTES, check_readable, encoded
 from mesos_actor.actors.task import Reason, Source, TaskState
 
 MAX_TASKS = 1_000_000
@@ -139,11 +140,13 @@ class FrameworkActions(CallbackActor):
                 f"accept: the offers are of {len(agents)} agents; accept those of each agent by themselves"
             )
         agent = agents.pop() if agents else AgentId("")
+        message = Accept(self.framework_id, ids, tuple(operations), Filters(refuse_ms))
+        check_readable("accept", encoded("accept", message, MAX_ACCEPT_BYTES), Accept)
         self._remember_launch(agent, operations)
         for offer_id in ids:
             self.offers.pop(offer_id, None)
         if self.leader:
-            self._tell(Accept(self.framework_id, ids, tuple(operations), Filters(refuse_ms)))
+            self._tell(message)
         else:
             self._drop(agent, operations)
 
@@ -200,7 +203,9 @@ class FrameworkActions(CallbackActor):
 
     def request_demand(self, demands: Sequence[Demand]) -> None:
         self._going_on()
-        self.demands = tuple(demands)
+        wanted = tuple(demands)
+        encoded("request_demand", RequestDemand(self.framework_id, wanted))
+        self.demands = wanted
         self._tell(RequestDemand(self.framework_id, self.demands, self._wish((DEMAND,))))
 
     def _own_roles(self) -> tuple[Role, ...]:
@@ -239,6 +244,7 @@ class FrameworkActions(CallbackActor):
         message = Kill(
             self.framework_id, task_id, agent_id or (known.agent_id if known else AgentId("")), grace_ms, operation_id
         )
+        encoded("kill", message)
         self._expect(operation_id)
         self.kills[task_id] = message
         self.kill_times.expect(task_id, self.ctx.now_us)
@@ -274,7 +280,9 @@ class FrameworkActions(CallbackActor):
 
     def message(self, agent_id: AgentId, executor_id: ExecutorId, data: bytes) -> None:
         self._going_on()
-        self._tell(ToExecutor(self.framework_id, agent_id, executor_id, data))
+        message = ToExecutor(self.framework_id, agent_id, executor_id, data)
+        encoded("message", message)
+        self._tell(message)
 
     # -- the rest ---------------------------------------------------------------------------------------------------
 
@@ -303,6 +311,7 @@ class FrameworkActions(CallbackActor):
         done = InstructionDone(
             self.framework_id, instruction.reply_to, instruction.operation_id, ok, reason, text, data
         )
+        encoded("answer", done)
         self._tell(done)
 
     def persist(self, key: str, data: bytes | None) -> None:

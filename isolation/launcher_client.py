@@ -19,7 +19,15 @@ import msgpack
 
 import mesos_actor
 from mesos_actor.actors.ports import Outlet
-from mesos_actor.isolation.launcher_wire import OUTPUT_NAME, READ_BYTES, SOCKET_NAME, VERSION, pack, unpacker
+from mesos_actor.isolation.launcher_wire import (
+    LISTING_CHUNK,
+    OUTPUT_NAME,
+    READ_BYTES,
+    SOCKET_NAME,
+    VERSION,
+    pack,
+    unpacker,
+)
 
 IDLE_S = 60.0
 """How long a launcher stays that has nothing to do and no agent."""
@@ -31,6 +39,10 @@ START_AGAIN_US = 5_000_000
 
 GIVE_UP_US = 15_000_000
 """Without a launcher for this long, what waits to be launched fails. It is still tried again."""
+
+MAX_LAUNCH_BYTES = 4 << 20
+"""The longest launch. The kernel takes 2 MiB of arguments and environment (ARG_MAX); a launch past the launcher's
+MAX_FRAME_BYTES would cost the connection, and as it is said again with the next one, every next one too."""
 
 _BOOTSTRAP = """
 import ctypes, os, sys
@@ -110,8 +122,13 @@ class LauncherClient:
     # -- what the containerizer asks --------------------------------------------------------------------------------
 
     def launch(self, container_id: str, fields: dict[str, Any]) -> None:
-        """Ask for a launch. Raises ValueError when `fields` cannot be packed."""
+        """Ask for a launch. Raises ValueError when `fields` cannot be packed, or are too long for the launcher."""
         packed = pack({"k": "launch", "id": container_id, **fields})
+        if len(packed) > MAX_LAUNCH_BYTES:
+            raise ValueError(
+                f"command: arguments and environment are too long: {len(packed)} bytes with what the agent adds, "
+                f"at most {MAX_LAUNCH_BYTES}; put large values into files"
+            )
         self._launches[container_id] = packed
         self._say(packed)
 
@@ -122,7 +139,8 @@ class LauncherClient:
 
     def forget(self, container_ids: list[str]) -> None:
         """Lost with the connection; the next listing shows them again, and they can be forgotten then."""
-        self._say(pack({"k": "forget", "ids": container_ids}))
+        for first in range(0, len(container_ids), LISTING_CHUNK):
+            self._say(pack({"k": "forget", "ids": container_ids[first : first + LISTING_CHUNK]}))
 
     def _say(self, packed: bytes) -> None:
         if self._listed:
@@ -271,6 +289,8 @@ class LauncherClient:
             if entry["ended"]:
                 self._kills.pop(entry["id"], None)
         self._on_listed(listing)
+        for container_id in self._kills:
+            self._launches.pop(container_id, None)  # killed before it began: the kill alone is answered too
         for waiting in (*self._launches.values(), *self._kills.values()):
             self._unsent += waiting
         self.flush()

@@ -162,16 +162,23 @@ class Leadership:
             return None
         if not replica.members.speaks_for(peer, storage_id):
             if self._replacement is None or self._replacement.name != peer:
-                replica.members.complaints.append(
-                    f"master {peer} speaks with another disk ({storage_id[:8]}) than the registry knows: if its disk "
-                    "is "
-                    "lost, start it with --replace on an empty directory"
-                )
+                self._refuse_disk(peer, storage_id)
             return None
         replica.engine.heard_from(peer, replica.now_s)
         progress.answered_s = replica.now_s
         progress.round = max(progress.round, round_)
         return progress
+
+    def _refuse_disk(self, peer: str, storage_id: str) -> None:
+        """Tell a disk that was replaced, or is of another past, so that it ends instead of following in vain."""
+        replica = self._replica
+        disk = replica.machine.disk_of(peer)
+        if self.ready and disk:
+            replica.send(peer, replica.members.hello(replica.engine.term, peer, storage_id, disk))
+            replica.members.complaints.append(
+                f"master {peer} speaks with another disk ({storage_id[:8]}) than the registry knows ({disk[:8]}): if "
+                "that one is lost, start it with --replace on an empty directory"
+            )
 
     def _confirmed_round(self) -> int:
         """The newest round that a majority has answered, ourselves counted."""

@@ -26,6 +26,8 @@ MAX_CLIENTS = 64
 """Clients (terms of masters) whose outcomes are remembered; the one that proposed least recently is forgotten."""
 MAX_OUTCOMES = 1_024
 """Outcomes remembered for each; a repeat of an older proposal is refused as `expired`."""
+MAX_DIGITS = 18
+"""Of a proposal's number: more do not fit into a snapshot."""
 PROPOSAL = b"\x00"
 """First byte of an entry with a proposal; pysyncobj's no-op is another."""
 
@@ -208,7 +210,8 @@ def disks_named_in(data: bytes) -> dict[str, str]:
 
 def _client_of(operation_id: OperationId) -> tuple[str, int]:
     client, _, number = operation_id.rpartition("-P")
-    return (client, int(number)) if client and number.isascii() and number.isdecimal() else ("", 0)
+    numbered = number.isascii() and number.isdecimal() and len(number) <= MAX_DIGITS
+    return (client, int(number)) if client and numbered else ("", 0)
 
 
 def _newer(what: str) -> str:

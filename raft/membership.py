@@ -65,10 +65,13 @@ class Membership:
         known = self.machine.disk_of(me)
         if known in ("", own) or self.identity.learner or any(named.get(me) == own for _, named in self._tail):
             return  # (its log is read again from before it took its predecessor's place)
-        raise StorageError(
-            f"registry: another disk ({known[:8]}) speaks for master {self.identity.member} now, this one "
-            f"({own[:8]}) was "
-            "replaced; its directory must not be used again: remove it"
+        raise StorageError(self._replaced_by(known))
+
+    def _replaced_by(self, known: str) -> str:
+        own = self.identity.storage_id
+        return (
+            f"registry: another disk ({known[:8]}) speaks for master {self.identity.member} now, this one ({own[:8]}) "
+            "was replaced; its directory must not be used again: remove it"
         )
 
     # -- who may speak ------------------------------------------------------------------------------------------------
@@ -128,18 +131,20 @@ class Membership:
     def origin(self, term: int) -> Origin:
         return Origin(self.cluster_id, self.identity.storage_id, Term(term))
 
-    def hello(self, term: int, to: str = "", disk: str = "") -> Hello:
-        """Who we are; `to` and `disk`: who has asked. To a late founder whose disk is on record we speak as a founder
-        still: it has lost nothing, and may take part."""
+    def hello(self, term: int, to: str = "", disk: str = "", speaker: str = "") -> Hello:
+        """Who we are; `to` and `disk`: who has asked; `speaker`: the disk that speaks for it. To a late founder whose
+        disk is on record we speak as a founder still: it has lost nothing, and may take part."""
         identity = self.identity
         origin, founding = self.origin(term), identity.founding
         if to and self.machine.disk_of(to) == disk:
             origin, founding = Origin(ClusterId(""), identity.storage_id, Term(term)), True
-        return Hello(origin, identity.members, founding, identity.learner, identity.base_digest, bool(to))
+        return Hello(origin, identity.members, founding, identity.learner, identity.base_digest, bool(to), speaker)
 
     def on_hello(self, peer: str, message: Hello) -> None:
         """Take note of who `peer` is. Raises StorageError when this disk cannot become a member."""
         identity, theirs = self.identity, message.origin
+        if message.disk not in ("", identity.storage_id) and not self.waiting:
+            raise StorageError(self._replaced_by(message.disk))
         if tuple(message.members) != identity.members:
             self.complaints.append(
                 f"{peer} was started with --masters {','.join(message.members)} and this master with "

@@ -104,6 +104,8 @@ class RegistryPort:
         self._pending: dict[int, tuple[int, OperationId, Address]] = {}
         self._told: Message | None = None
         """What the master was told last: Leading or Following."""
+        self._led_in = 0
+        """The term in which the master was told last that it leads."""
         self._founding_in = 0
         """The term in which we proposed to found the cluster."""
         self._settling = False
@@ -180,7 +182,7 @@ class RegistryPort:
             if isinstance(self._told, Following):
                 self._outlet.send(sender, self._told)
             else:
-                self._told = None  # a master that was started again hears everything again
+                self._told = None  # a master that was started again hears everything again, what is under way too
         else:
             self._log("unexpected_message", "warning", kind=type(message).__name__, sender=sender)
 
@@ -340,12 +342,15 @@ class RegistryPort:
         engine, cluster = replica.engine, replica.machine.state.cluster
         told = self._told
         if replica.leadership.ready and cluster is not None and not replica.members.identity.founding:
-            if not isinstance(told, Leading) or told.term != engine.term:
+            again = told is None and any(term == engine.term for term, _, _ in self._pending.values())
+            if not again and (not isinstance(told, Leading) or told.term != engine.term):
                 leading = Leading(Term(engine.term), cluster.cluster_id, replica.machine.state.records())
                 self._told = Leading(leading.term, leading.cluster_id)  # without holding on to all records
                 self._pending = {index: item for index, item in self._pending.items() if item[0] == engine.term}
                 self._outlet.send(self._master, leading)
-                self._log("registry_leads", cluster=cluster.cluster_id, term=engine.term)
+                if self._led_in != engine.term:
+                    self._led_in = engine.term
+                    self._log("registry_leads", cluster=cluster.cluster_id, term=engine.term)
         elif not engine.leads:
             following = Following(Term(engine.term), self._leader())
             if following != told and (isinstance(told, Leading) or told is None or following.leader):

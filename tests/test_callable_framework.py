@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from mesos_actor.actors import callable_framework
 from mesos_actor.actors.actor import Context, Send, Stop
 from mesos_actor.actors.callable_framework import (
     FILE,
@@ -351,3 +352,23 @@ def test_nothing_is_offered_in_vain_after_the_last_call(monkeypatch: pytest.Monk
     assert len(sent(effects, Decline)) == 1
     assert len(sent(effects, Suppress)) == 1
     assert TaskId("call-1") not in bench.framework.launched
+
+
+def test_no_more_calls_are_launched_at_once_than_one_message_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(callable_framework, "MAX_TASKS_BYTES", 10_000)
+    bench = Bench()
+    bench.post(*(Submitted(number, bytes(4_000)) for number in range(3)))
+
+    assert [task.task_id for task in bench.offer()] == ["call-0", "call-1"]
+    assert bench.framework.cut_short
+    assert [task.task_id for task in bench.offer()] == ["call-2"]
+    assert not bench.framework.cut_short
+
+
+def test_a_call_that_no_message_holds_fails_and_the_next_one_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(callable_framework, "MAX_TASKS_BYTES", 10_000)
+    bench = Bench()
+    bench.post(Submitted(0, bytes(10_001)), Submitted(1, b"small"))
+
+    assert [task.task_id for task in bench.offer()] == ["call-1"]
+    assert bench.settled[0][1].startswith("the call takes 10")

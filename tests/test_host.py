@@ -13,8 +13,10 @@ from mesos_actor.actors.config import load_config
 from mesos_actor.actors.errors import ConfigError
 from mesos_actor.actors.host import STORE_FILE, Host
 from mesos_actor.actors.ids import Address, ContainerId, Principal
+from mesos_actor.actors.logs import MemoryLog
 from mesos_actor.actors.messages.containers import ForgetContainer, RecoverContainers
 from mesos_actor.actors.runtime import Runtime
+from mesos_actor.transport.security import create_cluster_key
 
 RESOURCES = "cpus:1;mem:64;disk:64;ports:[1-2]"
 
@@ -85,3 +87,34 @@ def test_what_is_kept_is_for_its_owner_alone(tmp_path: Path, opened: list[Runtim
     opened.append(agent(tmp_path)._runtime())
 
     assert stat.S_IMODE((tmp_path / "w" / "agent" / STORE_FILE).stat().st_mode) == 0o600
+
+
+def test_a_key_that_a_master_does_not_share_is_explained_once(tmp_path: Path) -> None:
+    create_cluster_key(tmp_path / "mine")
+    process = host(tmp_path, masters="127.0.0.1:5050", role_as="agent", key_dir=str(tmp_path / "mine"))
+    process.log = log = MemoryLog()
+    for event, node, count in (
+        ("handshakes_failed", "tcp://127.0.0.1:5050", 1),  # it may just have ended
+        ("handshakes_failed", "tcp://10.9.9.9:1", 2),
+        ("link_ended", "tcp://127.0.0.1:5050", 1),
+    ):
+        process._on_report(event, {"node": node, "count": count})
+    assert log.events("not_admitted") == []
+
+    for count in (2, 4, 8):
+        process._on_report("handshakes_failed", {"node": "tcp://127.0.0.1:5050", "count": count})
+
+    (line,) = log.events("not_admitted")
+    assert (line["level"], line["master"]) == ("error", "tcp://127.0.0.1:5050")
+    assert f"{tmp_path / 'mine'} does not hold this master's key" in line["text"]
+    assert "--key-dir" in line["text"]
+    assert len(log.events("handshakes_failed")) == 5
+
+
+def test_a_master_that_does_not_know_us_is_explained_at_once(tmp_path: Path) -> None:
+    process = host(tmp_path, masters="127.0.0.1:5050", role_as="agent", insecure=True)
+    process.log = log = MemoryLog()
+    process._on_report("refused.by-peer", {"node": "tcp://127.0.0.1:5050", "count": 1})
+
+    (line,) = log.events("not_admitted")
+    assert "--insecure" in line["text"]

@@ -2,13 +2,44 @@
 
 from __future__ import annotations
 
+import pytest
+
+from mesos_actor.actors import master_agents
+from mesos_actor.actors.actor import SetTimer
 from mesos_actor.actors.core.settings import MasterSettings
-from mesos_actor.actors.ids import Address, OperationId, Role, Term
-from mesos_actor.actors.messages.agents import Ping, Pong
-from mesos_actor.actors.messages.clients import SetRoleWeight
-from mesos_actor.actors.messages.registry import AgentRecord, Following, FrameworkRecord
-from mesos_actor.actors.messages.scheduler import OperationResult, Refused
-from tests.master_world import REGISTRY, World
+from mesos_actor.actors.ids import Address, AgentId, ClusterId, OperationId, Role, TaskId, Term
+from mesos_actor.actors.messages.agents import (
+    KillTask,
+    Ping,
+    Pong,
+    RegisterAgent,
+    Registered,
+    ShutdownFramework,
+)
+from mesos_actor.actors.messages.clients import Instruct, SetRoleWeight
+from mesos_actor.actors.messages.containers import ContainersRecovered
+from mesos_actor.actors.messages.registry import (
+    AgentRecord,
+    Committed,
+    Following,
+    FrameworkRecord,
+    Leading,
+    MemberRecord,
+    ProposalRefused,
+)
+from mesos_actor.actors.messages.scheduler import (
+    Instruction,
+    Offers,
+    OperationResult,
+    Reconcile,
+    Refused,
+    Subscribe,
+    Subscribed,
+)
+from mesos_actor.actors.task import Reason, TaskState
+from tests import test_agent as agents
+from tests import test_framework_driver as drivers
+from tests.master_world import REGISTRY, World, report, task
 
 CLI = Address("peer:c11/client")
 NEXT = Address("tcp://10.0.0.2:5050/master")
@@ -19,6 +50,19 @@ def record_of(world: World, framework_id: str) -> FrameworkRecord:
     record = world.kept[f"framework/{framework_id}"]
     assert isinstance(record, FrameworkRecord)
     return record
+
+
+def lead(world: World, term: int, *more: MemberRecord) -> None:
+    """The registry says that this master leads, in this term."""
+    state = world.registry.state
+    assert state.cluster is not None
+    leading = Leading(Term(term), state.cluster.cluster_id, (*state.records(), *more))
+    world.registry.term = Term(term)
+    world.deliver(REGISTRY, leading, "local")
+
+
+def depose(world: World, term: int = 2) -> None:
+    world.deliver(REGISTRY, Following(Term(term), NEXT), "local")
 
 
 def agent_states(world: World) -> list[str]:
@@ -82,6 +126,85 @@ def test_a_late_answer_of_the_registry_does_not_disturb_who_follows() -> None:
     assert world.master.roster.weights == {}
 
 
+def test_an_operator_who_waits_for_a_framework_is_answered_when_the_lead_is_lost() -> None:
+    world = World()
+    framework_id = world.framework("f")
+    world.deliver(CLI, Instruct(OperationId("i"), framework_id, b""))
+    assert len(world.take("peer:f/framework", Instruction)) == 1
+
+    depose(world)
+
+    result = world.one(CLI, OperationResult)
+    assert (OperationId("i"), False, "unavailable") == (result.operation_id, result.ok, result.reason)
+
+
+def test_who_leads_again_without_having_followed_calls_everybody_to_itself() -> None:
+    world = World()
+    world.agent("a")
+    world.framework("f")
+    world.inbox.clear()
+
+    lead(world, 2)
+
+    for where in ("tcp://a:1/agent", "peer:f/framework"):
+        refused = world.one(where, Refused)
+        assert (refused.reason, refused.leader) == ("not-leading", "tcp://m:1/master")
+    assert (world.master.leading, world.master.term) == (True, 2)
+
+
+def test_a_refusal_of_an_earlier_terms_proposal_does_not_depose() -> None:
+    world = World()
+    depose(world)
+    lead(world, 3)
+
+    late = ProposalRefused(OperationId("of-an-earlier-term-P1"), "stale-term", "it is term 3")
+    world.deliver(REGISTRY, late, "local")
+
+    assert (world.master.leading, world.master.term) == (True, 3)
+
+
+def test_a_timer_of_an_earlier_term_does_not_delay_one_of_this_term() -> None:
+    world = World()
+    framework_id = world.framework("f", failover_ms=20 * MINUTE_MS)
+    world.lose_link("peer:f")
+    depose(world)
+    record = record_of(world, framework_id)
+    sooner_us = world.now_us + MINUTE_MS * 1_000
+    world.registry.state.frameworks[framework_id] = FrameworkRecord(framework_id, record.info, sooner_us)
+
+    lead(world, 3)
+    world.advance(MINUTE_MS + 1_000)
+
+    assert record_of(world, framework_id).removed
+
+
+def test_records_that_a_master_does_not_need_are_passed_over() -> None:
+    world = World()
+    depose(world)
+
+    lead(world, 3, MemberRecord("h9:5050", "disk", 5))
+    world.deliver(REGISTRY, Committed(OperationId("x"), 9, (), ("member/h9:5050",)), "local")
+
+    assert world.master.leading
+    world.agent("a")
+
+
+def test_offers_of_an_earlier_term_are_void() -> None:
+    world = World()
+    agent_id, framework_id = world.agent("a"), world.framework("f")
+    [old] = world.offers()
+    depose(world)
+    lead(world, 3)
+    world.agent("a", agent_id=agent_id)
+    world.framework("f", framework_id=framework_id)
+    world.updates()
+
+    world.accept(framework_id, [old.offer_id], task("t"))
+
+    [status] = world.updates()
+    assert (status.state, status.reason) == (TaskState.DROPPED, Reason.INVALID_OFFERS)
+
+
 # -- deadlines of frameworks ------------------------------------------------------------------------------------------
 
 
@@ -123,6 +246,35 @@ def test_a_framework_that_is_back_in_time_is_written_nothing_about() -> None:
     world.advance(60_000)
 
     assert index == world.registry.index
+
+
+def test_what_refused_to_be_written_down_is_tried_again() -> None:
+    world = World(MasterSettings(reregister_window_ms=MINUTE_MS, max_pending_operations=1))
+    framework_id = world.framework("f", failover_ms=20 * MINUTE_MS)
+    world.start()
+    world.registry_answers = False
+    world.deliver(CLI, SetRoleWeight(OperationId("w"), Role("ads"), 5_000))
+    world.advance(11_000)
+    assert record_of(world, framework_id).deadline_us == 0
+    world.registry_answers = True
+
+    world.advance(30_000)
+
+    assert record_of(world, framework_id).deadline_us > 0
+
+
+def test_a_framework_whose_time_ran_out_while_nobody_led_is_removed_and_its_tasks_end() -> None:
+    world = World()
+    framework_id, agent_id = world.run("t")
+    world.lose_link("peer:f")
+    world.now_us += 2 * MINUTE_MS * 1_000
+    world.start()
+    world.inbox.clear()
+
+    world.agent("a", agent_id=agent_id, tasks=[report(framework_id, "t")])
+
+    assert record_of(world, framework_id).removed
+    assert [framework_id] == [m.framework_id for m in world.take("tcp://a:1/agent", ShutdownFramework)]
 
 
 # -- agents that stay silent ------------------------------------------------------------------------------------------
@@ -180,3 +332,111 @@ def test_when_enough_are_back_the_others_are_removed() -> None:
     world.advance(1_000)
 
     assert agent_states(world) == ["admitted"] * 3 + ["unreachable"] * 2
+
+
+def test_without_any_tolerance_one_silent_agent_is_held() -> None:
+    world = silent_world(limit_permille=0, agents=2, back=1)
+
+    assert agent_states(world) == ["admitted"] * 2
+
+
+def test_removals_that_are_held_do_not_keep_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = silent_world(limit_permille=500, agents=5, back=2)
+    monkeypatch.setattr(master_agents, "MAX_MARKED_AT_ONCE", 1)
+
+    world.lose_link("tcp://a0:1")
+    world.advance(MINUTE_MS + 1_000)
+
+    assert agent_states(world).count("unreachable") >= 1
+    assert world.ask("status")[0]["held_removals"] == 3
+
+
+def test_agents_are_removed_one_by_one_when_that_is_asked_for() -> None:
+    settings = MasterSettings(reregister_window_ms=MINUTE_MS, agent_removal_interval_ms=20_000)
+    world = World(settings)
+    ids = [world.agent(f"a{n}") for n in range(3)]
+    world.start()
+
+    world.advance(MINUTE_MS + 1_000)
+    assert agent_states(world).count("unreachable") == 1
+    world.agent("a2", agent_id=ids[2])
+    world.advance(15_000)
+    assert agent_states(world).count("unreachable") == 1
+    world.advance(5_500)
+
+    assert agent_states(world) == ["admitted", "unreachable", "unreachable"]
+    assert ids[2] in world.master.roster.agents
+
+
+# -- what agents and frameworks make of it ----------------------------------------------------------------------------
+
+
+def test_an_agent_refuses_the_orders_of_an_older_leader_after_its_own_restart_too() -> None:
+    bench = agents.Bench()
+    bench.tell(agents.M1, agents.registered())
+    again = bench.restart()
+    again.port(ContainersRecovered(()))
+
+    older = Registered(AgentId("c-S1"), ClusterId("c"), Term(2), 25_000)
+    again.tell(agents.M1, older)
+    assert not again.agent.registration.connected
+    assert agents.updates(again.tell(agents.M1, agents.run(agents.command("t"), term=2))) == [
+        ("t", "DROPPED", "AGENT_STALE_TERM")
+    ]
+    for order in (KillTask(Term(2), agents.F, TaskId("t")), ShutdownFramework(Term(2), agents.F), Ping(Term(2))):
+        assert again.tell(agents.M1, order) == []
+
+
+def test_an_agent_that_was_sent_to_the_next_leader_asks_it_once() -> None:
+    bench = agents.Bench()
+    bench.tell(agents.M1, agents.registered())
+    asked = []
+
+    for _ in range(5):
+        bench.tell(agents.M1, Refused("not-leading", "", leader=agents.M2))
+        asked += [to for to, message in bench.ctx.sent() if isinstance(message, RegisterAgent)]
+
+    assert asked == [agents.M2]
+
+
+def test_an_agent_asks_soon_again_while_masters_answer_that_nobody_leads_yet() -> None:
+    bench = agents.Bench()
+    waits = []
+
+    for _ in range(40):
+        [(master, _)] = [sent for sent in bench.ctx.sent() if isinstance(sent[1], RegisterAgent)]
+        bench.tell(master, Refused("not-leading", ""))
+        waits.append(bench.timers["register"] - bench.now_us)
+        bench.fire("register")
+
+    assert max(waits[:1]) <= 200_000
+    assert max(waits) <= 2_000_000
+
+
+def test_a_framework_asks_soon_again_while_masters_answer_that_nobody_leads_yet() -> None:
+    bench = drivers.Bench(masters=(drivers.M1, drivers.M2))
+    bench.start()
+    waits = []
+
+    for n in range(40):
+        effects = bench.get(Refused("not-leading", ""), sender=(drivers.M1, drivers.M2)[n % 2])
+        waits += [e.delay_us for e in effects if isinstance(e, SetTimer) and e.name == "subscribe"]
+        bench.timer("subscribe")
+
+    assert len(waits) == 40
+    assert waits[0] <= 200_000
+    assert max(waits) <= 2_000_000
+
+
+def test_a_launch_that_a_former_leader_refused_is_asked_about_at_the_next_one() -> None:
+    bench = drivers.Bench(masters=(drivers.M1, drivers.M2))
+    bench.register()
+    bench.get(Offers((drivers.offer(),)))
+    bench.acting(lambda f: f.accept([drivers.offer()], [drivers.task("t1")]))
+
+    effects = bench.get(Refused("not-leading", "", leader=drivers.M2, about="Accept"))
+    assert drivers.sent(effects, Subscribe)
+    effects = bench.get(Subscribed(drivers.FRAMEWORK, ClusterId("c0"), Term(2)), sender=drivers.M2)
+
+    asked = [pair for m in drivers.sent(effects) if isinstance(m, Reconcile) for pair in m.tasks]
+    assert [(TaskId("t1"), drivers.AGENT)] == asked

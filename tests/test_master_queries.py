@@ -57,6 +57,21 @@ def test_status_in_one_row(allocator: Any) -> None:
     }.items() <= row.items()
 
 
+def test_what_cannot_be_reached_is_no_capacity() -> None:
+    world = World()
+    framework, _ = world.run()
+    world.agent("b")
+    before = world.ask("status")[0]
+    world.lose_link("tcp://a:1")
+
+    [row] = world.ask("status")
+
+    assert (before["resources"], before["used"]) == (queries.amounts(FOUR + FOUR), queries.amounts(ONE))
+    assert row["agents"] == {"active": 1, "disconnected": 1, "recovering": 0, "unreachable": 0, "gone": 0}
+    assert (row["resources"], row["used"]) == (queries.amounts(FOUR), {})
+    assert [task["framework_id"] for task in world.ask("tasks")] == [framework]
+
+
 def test_agents_of_every_state() -> None:
     world = World(MasterSettings(ping_interval_ms=100, max_missed_pings=1))
     lost = world.agent("lost")

@@ -67,7 +67,8 @@ class Keys(msgspec.Struct, frozen=True):
 
 
 def create_cluster_key(key_dir: Path) -> None:
-    """Make the key of a new cluster in `key_dir`. Raises SecurityError when one is there already."""
+    """Make the key of a new cluster in `key_dir`. Raises SecurityError when one is there already, or when the directory
+    is open to others."""
     _make_private_directory(key_dir)
     _public, secret = zmq.curve_keypair()
     if not _create_file(key_dir / "cluster.key", secret, 0o600):
@@ -75,13 +76,13 @@ def create_cluster_key(key_dir: Path) -> None:
             f"{key_dir / 'cluster.key'} exists already: name another --key-dir, or remove it if no cluster uses it"
         )
     _publish(key_dir, "cluster.pub", secret)
-    _make_private_directory(key_dir / "authorized")
+    _make_directory(key_dir / "authorized")  # public keys only: others may read it
 
 
 def create_client_key(key_dir: Path) -> str:
     """Make `client.key` and `client.pub` in `key_dir`; returns the public key, to be put under `authorized/`.
 
-    Raises SecurityError when one is there already.
+    Raises SecurityError when one is there already, or when the directory is open to others.
     """
     _make_private_directory(key_dir)
     public, secret = zmq.curve_keypair()
@@ -210,6 +211,12 @@ def _check_private(path: Path) -> None:
 
 
 def _make_private_directory(path: Path) -> None:
+    """Make `path`, or be content with it when it is as private as `load_keys` wants it."""
+    _make_directory(path)
+    _check_private(path)
+
+
+def _make_directory(path: Path) -> None:
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:

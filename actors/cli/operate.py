@@ -43,6 +43,9 @@ def apply(
 ) -> None:
     """Start a service, or change the one of this name copy by copy; prints its framework's id.
 
+    Several at once on one host wait for each other. Do not start one service from two hosts at once: each would start
+    its own.
+
     \b
     Example: mesos-actor service apply web.toml        with web.toml:
       name = "web"
@@ -56,12 +59,16 @@ def apply(
 
     data = detached.read_spec(file)
     spec = service_spec(data)
-    running = _services(masters, key_dir, insecure, timeout, spec.name)
-    if running:
-        shown = _instruct(masters, key_dir, insecure, timeout, running[0], {"do": "apply", "spec": data})
-        print(shown["framework_id"])
-        return
-    print(detached.start("service", data, masters, key_dir, insecure, timeout))
+    # Held until the new one is registered, so that the next to look finds it.
+    with detached.service_lock(spec.name, timeout):
+        running = _services(masters, key_dir, insecure, timeout, spec.name)
+        if len(running) > 1:
+            fail(_ambiguous(spec.name, running))
+        if running:
+            shown = _instruct(masters, key_dir, insecure, timeout, running[0], {"do": "apply", "spec": data})
+            print(shown["framework_id"])
+            return
+        print(detached.start("service", data, masters, key_dir, insecure, timeout))
 
 
 def list_services(
@@ -92,7 +99,7 @@ def scale(
     timeout: Timeout = 5.0,
 ) -> None:
     """Have another number of copies; those that run are not replaced."""
-    (framework,) = _the_service(masters, key_dir, insecure, timeout, name)
+    framework = _the_service(masters, key_dir, insecure, timeout, name)
     _instruct(masters, key_dir, insecure, timeout, framework, {"do": "scale", "instances": instances})
     print(f"{name}: {instances} wanted")
 
@@ -105,7 +112,7 @@ def remove(
     timeout: Timeout = 5.0,
 ) -> None:
     """End a service and all its copies."""
-    (framework,) = _the_service(masters, key_dir, insecure, timeout, name)
+    framework = _the_service(masters, key_dir, insecure, timeout, name)
     _instruct(masters, key_dir, insecure, timeout, framework, {"do": "remove"})
     print(f"{name}: being removed")
 
@@ -120,12 +127,18 @@ def _services(masters: str, key_dir: str, insecure: bool, timeout: float, name: 
     ]
 
 
-def _the_service(masters: str, key_dir: str, insecure: bool, timeout: float, name: str) -> list[Row]:
+def _the_service(masters: str, key_dir: str, insecure: bool, timeout: float, name: str) -> Row:
     found = _services(masters, key_dir, insecure, timeout, name)
-    if len(found) != 1:
-        count = "no" if not found else str(len(found))
-        fail(f"there is {count} service {name!r}; see: mesos-actor service list")
-    return found
+    if not found:
+        fail(f"there is no service {name!r}; see: mesos-actor service list")
+    if len(found) > 1:
+        fail(_ambiguous(name, found))
+    return found[0]
+
+
+def _ambiguous(name: str, found: list[Row]) -> str:
+    ids = ", ".join(row["framework_id"] for row in found)
+    return f"there are {len(found)} services {name!r}: {ids}; end all but one of them with: mesos-actor teardown ID"
 
 
 def _instruct(

@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+MAX_SECONDS = 100 * 365 * 24 * 3_600
+"""Longer times are taken for a mistake, as the master does: they would overflow somebody's clock."""
+
 
 def seconds(least: float) -> Callable[[str], float]:
     """Reads a number of seconds from the command line; an error names what was written."""
@@ -18,6 +21,8 @@ def seconds(least: float) -> Callable[[str], float]:
             value = float("nan")
         if not least <= value < float("inf"):
             raise typer.BadParameter(f"{text!r} is not a number of seconds; write one of at least {least:g}")
+        if value > MAX_SECONDS:
+            raise typer.BadParameter(f"{text!r} seconds are longer than 100 years; write at most {MAX_SECONDS}")
         return value
 
     return read
@@ -34,6 +39,20 @@ def whole(least: int, most: int = 1_000_000_000) -> Callable[[str], int]:
         if not least <= value <= most:
             raise typer.BadParameter(f"{text!r} is not a whole number from {least} to {most}")
         return value
+
+    return read
+
+
+def choice(*words: str) -> Callable[[str], str]:
+    """Reads one of `words` from the command line, in whatever case; empty is none of them, and allowed."""
+
+    def read(text: str) -> str:
+        if not text:
+            return ""
+        for word in words:
+            if word.lower() == text.strip().lower():
+                return word
+        raise typer.BadParameter(f"{text!r} is not one of {', '.join(words)}")
 
     return read
 

@@ -8,8 +8,14 @@ from typing import Annotated, Any
 
 import typer
 
-from mesos_actor.actors.cli.options import AsJson, Insecure, KeyDir, Masters, Timeout, seconds
+from mesos_actor.actors.cli.options import AsJson, Insecure, KeyDir, Masters, Timeout, choice, seconds
 from mesos_actor.actors.cli.output import Column, Row, age, fail, print_object, print_rows
+from mesos_actor.actors.task import TaskState
+
+AGENT_STATES = ("active", "disconnected", "recovering", "unreachable", "gone")
+FRAMEWORK_STATES = ("active", "disconnected", "removed")
+TASK_STATES = tuple(state.value for state in TaskState if state is not TaskState.UNKNOWN)
+"""A master never says UNKNOWN of a task that it can show."""
 
 
 def register(app: typer.Typer) -> None:
@@ -27,6 +33,14 @@ def ask(masters: str, key_dir: str, insecure: bool, timeout: float, what: str, m
 
 def _match(**fields: str) -> dict[str, str]:
     return {name: value for name, value in fields.items() if value}
+
+
+def _empty(match: dict[str, str], what: str, otherwise: str) -> str:
+    """What to say when there are no rows: `otherwise`, unless the filters may be why."""
+    if not match:
+        return otherwise
+    filters = " ".join(f"--{name.removesuffix('_id')} {value}" for name, value in match.items())
+    return f"no {what} match {filters}"
 
 
 def amounts(name: str) -> Callable[[Row], str]:
@@ -117,7 +131,12 @@ def _counts(counts: dict[str, int]) -> str:
 
 
 def agents(
-    state: Annotated[str, typer.Option(help="Only agents in this state: active, disconnected, unreachable.")] = "",
+    state: Annotated[
+        str,
+        typer.Option(
+            metavar="STATE", help=f"Only in this state: {', '.join(AGENT_STATES)}.", parser=choice(*AGENT_STATES)
+        ),
+    ] = "",
     masters: Masters = "",
     key_dir: KeyDir = "",
     insecure: Insecure = False,
@@ -125,12 +144,21 @@ def agents(
     as_json: AsJson = False,
 ) -> None:
     """The agents: where, what they have, what is used."""
-    rows = ask(masters, key_dir, insecure, timeout, "agents", _match(state=state))
-    print_rows(rows, AGENTS, as_json, "no agents; start one with: mesos-actor start --masters HOST:PORT --as agent")
+    match = _match(state=state)
+    rows = ask(masters, key_dir, insecure, timeout, "agents", match)
+    start = "no agents; start one with: mesos-actor start --masters HOST:PORT --as agent"
+    print_rows(rows, AGENTS, as_json, _empty(match, "agents", start))
 
 
 def frameworks(
-    state: Annotated[str, typer.Option(help="Only in this state: active, disconnected, removed.")] = "",
+    state: Annotated[
+        str,
+        typer.Option(
+            metavar="STATE",
+            help=f"Only in this state: {', '.join(FRAMEWORK_STATES)}.",
+            parser=choice(*FRAMEWORK_STATES),
+        ),
+    ] = "",
     masters: Masters = "",
     key_dir: KeyDir = "",
     insecure: Insecure = False,
@@ -138,14 +166,22 @@ def frameworks(
     as_json: AsJson = False,
 ) -> None:
     """The frameworks: active, away, and the last that ended."""
-    rows = ask(masters, key_dir, insecure, timeout, "frameworks", _match(state=state))
-    print_rows(rows, FRAMEWORKS, as_json, "no frameworks; try: mesos-actor run -- echo hello")
+    match = _match(state=state)
+    rows = ask(masters, key_dir, insecure, timeout, "frameworks", match)
+    print_rows(
+        rows, FRAMEWORKS, as_json, _empty(match, "frameworks", "no frameworks; try: mesos-actor run -- echo hello")
+    )
 
 
 def tasks(
     framework: Annotated[str, typer.Option(help="Only tasks of this framework's id.")] = "",
     agent: Annotated[str, typer.Option(help="Only tasks on this agent's id.")] = "",
-    state: Annotated[str, typer.Option(help="Only tasks in this state, for example RUNNING.")] = "",
+    state: Annotated[
+        str,
+        typer.Option(
+            metavar="STATE", help="Only tasks in this state, for example RUNNING.", parser=choice(*TASK_STATES)
+        ),
+    ] = "",
     masters: Masters = "",
     key_dir: KeyDir = "",
     insecure: Insecure = False,
@@ -153,8 +189,11 @@ def tasks(
     as_json: AsJson = False,
 ) -> None:
     """The tasks: live ones, and the last that ended."""
-    match = _match(framework_id=framework, agent_id=agent, state=state.upper())
-    print_rows(ask(masters, key_dir, insecure, timeout, "tasks", match), TASKS, as_json, "no tasks")
+    match = _match(framework_id=framework, agent_id=agent, state=state)
+    rows = ask(masters, key_dir, insecure, timeout, "tasks", match)
+    if not rows:
+        _check_known(masters, key_dir, insecure, timeout, match)
+    print_rows(rows, TASKS, as_json, _empty(match, "tasks", "no tasks"))
 
 
 def offers(
@@ -166,8 +205,19 @@ def offers(
     as_json: AsJson = False,
 ) -> None:
     """The offers that nobody has answered yet."""
-    rows = ask(masters, key_dir, insecure, timeout, "offers", _match(framework_id=framework))
-    print_rows(rows, OFFERS, as_json, "no outstanding offers")
+    match = _match(framework_id=framework)
+    rows = ask(masters, key_dir, insecure, timeout, "offers", match)
+    if not rows:
+        _check_known(masters, key_dir, insecure, timeout, match)
+    print_rows(rows, OFFERS, as_json, _empty(match, "outstanding offers", "no outstanding offers"))
+
+
+def _check_known(masters: str, key_dir: str, insecure: bool, timeout: float, match: dict[str, str]) -> None:
+    """End with an error when a filter names an agent or a framework that does not exist."""
+    for noun in ("agent", "framework"):
+        wanted = match.get(f"{noun}_id")
+        if wanted and not ask(masters, key_dir, insecure, timeout, f"{noun}s", {f"{noun}_id": wanted}):
+            fail(f"there is no {noun} {wanted!r}; see: mesos-actor {noun}s")
 
 
 def roles(

@@ -17,24 +17,8 @@ MAX_HISTORY = 20
 """Changes remembered for a task: the first and the newest ones."""
 MAX_REFUSALS = 100
 """Refused launches remembered for a framework; the oldest is forgotten."""
-MAX_WAITING = 32
-"""Unacknowledged updates kept for a task, to tell a framework that comes back at once; the agent repeats the others."""
 MAX_TEXT = 500
 """Characters of a message kept in histories."""
-MAX_KILLS = 10_000
-"""Kills remembered for a silent agent's tasks that are not known yet; more are not kept: the framework repeats them."""
-MAX_REFUSALS = 100
-"""Refused launches remembered for a framework; the oldest is forgotten."""
-MAX_WAITING = 32
-"""Unacknowledged updates kept for a task, to tell a framework that comes back at once; the agent repeats the others."""
-MAX_TEXT = 500
-"""Characters of a message kept in histories."""
-MAX_KILLS = 10_000
-"""Kills remembered for a silent agent's tasks that are not known yet; more are not kept: the framework repeats them."""
-MAX_TEXT = 500
-"""Characters of a message kept in histories."""
-MAX_KILLS = 10_000
-"""Kills remembered for a silent agent's tasks that are not known yet; more are not kept: the framework repeats them."""
 
 
 class TaskEntry:

@@ -120,7 +120,8 @@ def status_row(view: View) -> Row:
     tasks: Counter[str] = Counter()
     for framework in roster.frameworks.values():
         tasks.update(task.state.value for task in framework.tasks.values())
-    here = [agent for agent in roster.agents.values() if agent.registered]
+    # What cannot be reached now is no capacity, whatever still runs there.
+    here = [agent for agent in roster.agents.values() if agent.connected]
     return {
         "cluster_id": view.cluster_id,
         "leader": view.leader,

@@ -33,10 +33,6 @@ __all__ = ["AgentEntry", "ExecutorEntry", "FrameworkEntry", "Roster", "TaskEntry
 
 MAX_WAITING = 32
 """Unacknowledged updates kept for a task, to tell a framework that comes back at once; the agent repeats the others."""
-MAX_TEXT = 500
-"""Characters of a message kept in histories."""
-MAX_KILLS = 10_000
-"""Kills remembered for a silent agent's tasks that are not known yet; more are not kept: the framework repeats them."""
 MAX_KILLS = 10_000
 """Kills remembered for a silent agent's tasks that are not known yet; more are not kept: the framework repeats them."""
 

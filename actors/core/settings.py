@@ -29,6 +29,10 @@ class MasterSettings(msgspec.Struct, frozen=True, kw_only=True):
     """When more of the agents that the registry knew at a leader's start are still silent at the end of their window,
     none of those is removed: the network is more likely to be broken than they are. The master waits and says so, until
     enough are back (Mesos: --recovery_agent_removal_limit, 100 %; its master exits instead)."""
+    agent_removal_interval_ms: int = 0
+    """At least so long lies between two agents that are marked unreachable, so that an operator can step in when a
+    fault of the network takes many at once; one that answers meanwhile stays. At 0 there is no limit; else at most one
+    is marked in each tenth of a ping interval (Mesos: --agent_removal_rate_limit, unset)."""
     max_outstanding_share_permille: int = 1_000
     """The most of the cluster that one framework's unanswered offers may hold."""
     max_agents: int = 100_000

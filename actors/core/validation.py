@@ -33,6 +33,8 @@ MAX_DEMANDS = 1_000
 """Demands of one framework."""
 MAX_DURATION_MS = 100 * 365 * 24 * 3600 * 1000
 """Longer times are taken for a mistake: they would overflow somebody's clock."""
+MAX_COMMAND_BYTES = 2 << 20
+"""Arguments and environment of one command together: more than Linux executes (ARG_MAX)."""
 MAX_NAME_LENGTH = 255
 REPORTED_STATES = frozenset(TaskState) - {TaskState.UNREACHABLE, TaskState.UNKNOWN}
 """What an agent can say of its own tasks; the other two are a master's view."""
@@ -163,12 +165,26 @@ def command_error(command: Command, whose: str) -> str | None:
             return f"{whose} has an invalid environment variable name {name!r}: it must not be empty or contain '='"
         if "\0" in value:
             return f"{whose} has a NUL character in the environment variable '{name}'"
+    if (size := _command_bytes(command)) > MAX_COMMAND_BYTES:
+        return (
+            f"{whose} has 'argv' and 'env' of {size} bytes together; at most {MAX_COMMAND_BYTES} can be executed,"
+            " put large values into files"
+        )
     if command.user and not _USER(command.user):
         return f"{whose} has an invalid 'user' {command.user!r}: give the name of a Unix user"
     for uri in command.uris:
         if problem := uri_error(uri):
             return f"{whose} has an invalid URI: {problem}"
     return None
+
+
+def _command_bytes(command: Command) -> int:
+    """The length of `argv` and `env`. Only one that is long is measured exactly: a character takes at most 4 bytes."""
+    characters = sum(map(len, command.argv)) + sum(len(name) + len(value) for name, value in command.env.items())
+    if characters * 4 <= MAX_COMMAND_BYTES:
+        return characters
+    parts = (*command.argv, *command.env, *command.env.values())
+    return sum(len(part.encode("utf-8", "surrogatepass")) for part in parts)
 
 
 def uri_error(uri: Uri) -> str | None:

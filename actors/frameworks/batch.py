@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mesos_actor.actors.framework import Framework
+from mesos_actor.actors.framework import DEFAULT_REFUSE_S, Framework
 from mesos_actor.actors.frameworks.batch_state import BatchState
 from mesos_actor.actors.frameworks.specs import BatchSpec, duration_ms
 from mesos_actor.actors.ids import AgentId, FrameworkId, Role, TaskId
@@ -66,11 +66,11 @@ class Batch(Framework):
             tasks = self.state.place(offer)
             self._keep()
             if tasks:
-                self.accept(offer, tasks)
+                self.accept(offer, tasks, refuse_s=0 if self.state.cut_short else DEFAULT_REFUSE_S)
                 self.on_launched(tasks, offer)
             else:
                 self.decline(offer)
-        self._declare()
+        self._go_on()
 
     def on_update(self, status: Status) -> None:
         known = self.state.note(status)
@@ -79,6 +79,9 @@ class Batch(Framework):
             self.on_progress(status)
         elif not is_terminal(status.state) and status.agent_id:
             self.kill(status.task_id, status.agent_id)
+        self._go_on()
+
+    def _go_on(self) -> None:
         if self.state.outcome:
             self._finish()
         else:

@@ -18,6 +18,7 @@ from mesos_actor.actors.frameworks.specs import BatchSpec, TaskSpec, duration_ms
 from mesos_actor.actors.ids import AgentId, TaskId
 from mesos_actor.actors.messages.values import Command, Offer, Status, Task
 from mesos_actor.actors.resources import Resources
+from mesos_actor.actors.scheduling_sizes import MAX_TASKS_BYTES, task_bytes, too_long
 from mesos_actor.actors.task import TaskState
 
 INDEX = "MESOS_ACTOR_INDEX"
@@ -32,7 +33,11 @@ _LOST = frozenset(
         TaskState.UNREACHABLE,
     }
 )
-"""Not the task's own fault: tried again without counting."""
+"""Not the task's own fault: tried again without counting it as a failure."""
+
+MAX_LOSSES = 50
+"""An instance that was lost more often than this in a row fails the batch: something is wrong that trying again does
+not mend, and a batch that never ends would hide it."""
 
 
 class Kept(msgspec.Struct, frozen=True, array_like=True):
@@ -43,6 +48,8 @@ class Kept(msgspec.Struct, frozen=True, array_like=True):
     attempt: int
     failures: int
     agent_id: AgentId = AgentId("")
+    losses: int = 0
+    """In a row."""
 
 
 _ENCODER = msgspec.msgpack.Encoder()
@@ -90,6 +97,8 @@ class BatchState:
         #: What to keep: key -> record. Emptied by `take_changes`.
         self.changed: dict[str, bytes] = {}
         self.outcome = ""
+        #: Whether the last `place` stopped because one message holds no more; the rest of the offer is still useful.
+        self.cut_short = False
         self._restore(kept or {})
         for group in self.groups.values():
             self._open(group)
@@ -124,25 +133,46 @@ class BatchState:
     # -- launching -------------------------------------------------------------------------------------------------
 
     def place(self, offer: Offer) -> list[Task]:
-        """The tasks to launch on this offer; they count as launched from now on."""
+        """The tasks to launch on this offer; they count as launched from now on. No more than one message holds."""
         tasks: list[Task] = []
-        available = offer.resources
+        available, room = offer.resources, MAX_TASKS_BYTES
+        self.cut_short = False
         for group in self.groups.values():
             if not group.ready or group.refusal(offer) is not None:
                 continue
             bundles, available = fill(available, group.resources, group.spec.ports, len(group.ready))
-            tasks += [self._launch(group, group.ready.popleft(), bundle, offer.agent_id) for bundle in bundles]
+            for bundle in bundles:
+                instance = (group.spec.name, group.ready[0])
+                record = self._next_attempt(instance, offer.agent_id)
+                task = self._task(group, instance, record, bundle)
+                size = task_bytes(task)
+                if size > MAX_TASKS_BYTES:
+                    self._never_fits(instance, record, size)
+                    return tasks
+                if size > room:
+                    self.cut_short = True
+                    return tasks
+                room -= size
+                group.ready.popleft()
+                self._keep(instance, record)
+                self.running[task.task_id] = instance
+                tasks.append(task)
         return tasks
 
-    def _launch(self, group: Group, index: int, resources: Resources, agent_id: AgentId) -> Task:
-        instance = (group.spec.name, index)
+    def _next_attempt(self, instance: tuple[str, int], agent_id: AgentId) -> Kept:
         before = self.instances.get(instance)
-        record = Kept("launched", before.attempt + 1 if before else 0, before.failures if before else 0, agent_id)
-        self._keep(instance, record)
+        if before is None:
+            return Kept("launched", 0, 0, agent_id)
+        return Kept("launched", before.attempt + 1, before.failures, agent_id, before.losses)
+
+    def _never_fits(self, instance: tuple[str, int], record: Kept, size: int) -> None:
+        self._keep(instance, Kept("failed", record.attempt, record.failures + 1))
+        self.abandon(f"failed: {instance[0]}[{instance[1]}] ERROR: {too_long('its task', size)}")
+
+    def _task(self, group: Group, instance: tuple[str, int], record: Kept, resources: Resources) -> Task:
         task_id = self._task_id(instance, record.attempt)
-        self.running[task_id] = instance
         env = dict(group.command.env)
-        env[INDEX] = str(index)
+        env[INDEX] = str(instance[1])
         for number, port in enumerate(port_numbers(resources) if group.spec.ports else ()):
             env[f"PORT{number}"] = str(port)
         return Task(
@@ -174,11 +204,20 @@ class BatchState:
             if group.remaining == 0:
                 self._finish_group(instance[0])
         elif status.state in _LOST:
-            self._ended(status.task_id, instance, record)
-            self.groups[instance[0]].ready.append(instance[1])
+            self._lost(status, instance, record)
         elif status.state in (TaskState.FAILED, TaskState.KILLED, TaskState.ERROR):
             self._failed(status, instance, record)
         return True
+
+    def _lost(self, status: Status, instance: tuple[str, int], record: Kept) -> None:
+        losses = record.losses + 1
+        if losses <= MAX_LOSSES:
+            self._ended(status.task_id, instance, msgspec.structs.replace(record, losses=losses))
+            self.groups[instance[0]].ready.append(instance[1])
+            return
+        self._ended(status.task_id, instance, Kept("failed", record.attempt, record.failures))
+        why = f"{status.state}: {status.message or status.reason}"
+        self.abandon(f"failed: {instance[0]}[{instance[1]}] was lost {losses} times in a row; last {why}")
 
     def _failed(self, status: Status, instance: tuple[str, int], record: Kept) -> None:
         group = self.groups[instance[0]]

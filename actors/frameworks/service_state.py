@@ -7,7 +7,7 @@ back-off and is filled again. A new version of the spec replaces old tasks place
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -17,10 +17,17 @@ from mesos_actor.actors.frameworks.specs import MAX_INSTANCES, ServiceSpec, dura
 from mesos_actor.actors.ids import AgentId, TaskId
 from mesos_actor.actors.messages.values import Offer, Status, Task
 from mesos_actor.actors.resources import Resources
+from mesos_actor.actors.scheduling_sizes import MAX_TASKS_BYTES, task_bytes
 from mesos_actor.actors.task import TaskState, is_terminal
 
 _GONE_FOR_US = frozenset({TaskState.UNREACHABLE, TaskState.UNKNOWN})
 """Not terminal for Mesos, but the place must be filled again."""
+
+
+NUMBERS_BYTES = 256
+"""What a task has beside its command and its resources: numbers in its id and its environment."""
+PORT_BYTES = 32
+"""One variable of the environment that names a port."""
 
 
 class Copy(msgspec.Struct, array_like=True):
@@ -182,7 +189,17 @@ class ServiceState:
         if not empty or self.refusal(offer) is not None:
             return []
         bundles, _ = fill(offer.resources, self.resources, self.spec.ports, len(empty))
+        if bundles:
+            # All copies are alike, but for numbers and ports. One alone always fits: the spec was kept, and what is
+            # kept is shorter than a message (MAX_KEPT_BYTES).
+            bundles = bundles[: max(1, MAX_TASKS_BYTES // self._most_bytes(bundles))]
         return [self._launch(copy, bundle, offer.agent_id) for copy, bundle in zip(empty, bundles, strict=False)]
+
+    def _most_bytes(self, bundles: Sequence[Resources]) -> int:
+        """What one task on any of these can take of a message."""
+        plain = Task(task_id=TaskId(""), name=self.spec.name, resources=Resources(()), command=self.command)
+        size = task_bytes(plain) + NUMBERS_BYTES + len(self.spec.name) + self.spec.ports * PORT_BYTES
+        return size + max(task_bytes(Task(task_id=TaskId(""), resources=bundle)) for bundle in bundles)
 
     def _launch(self, copy: Copy, resources: Resources, agent_id: AgentId) -> Task:
         copy.generation += 1

@@ -13,9 +13,11 @@ from typing import Any, TypeVar
 import msgspec
 
 from mesos_actor.actors.core.constraints import Constraint, parse_constraint
+from mesos_actor.actors.core.validation import MAX_DURATION_MS, command_error, uri_error
 from mesos_actor.actors.errors import InvalidInput
 from mesos_actor.actors.ids import Role, id_error, role_error
 from mesos_actor.actors.messages.values import Command, Uri
+from mesos_actor.actors.resource_text import SIZED_NAMES, milli_of, shown
 from mesos_actor.actors.resources import Resources
 
 MAX_INSTANCES = 100_000
@@ -23,6 +25,7 @@ MAX_INSTANCES = 100_000
 MAX_GROUPS = 1_000
 """The most task groups a batch may have."""
 
+_MAX_YEARS = MAX_DURATION_MS // (365 * 24 * 3_600 * 1_000)
 _UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 Amount = int | float | str
@@ -34,9 +37,18 @@ def duration_ms(value: Amount, field: str) -> int:
     match = re.fullmatch(r"(\d+(?:\.\d{1,3})?)\s*([a-z]*)", str(value).strip())
     unit = _UNITS_MS.get(match[2] or "s") if match else None
     if match is None or unit is None:
-        raise InvalidInput(f"{field}: cannot read {value!r} as a duration; write a number and one of ms, s, m, h, d")
+        raise InvalidInput(
+            f"{field}: cannot read {shown(value)} as a duration; write a number and one of ms, s, m, h, d"
+        )
     whole, _, fraction = match[1].partition(".")
-    return int(whole) * unit + int(fraction.ljust(3, "0") or 0) * unit // 1_000
+    # Counted before it is converted: Python refuses to read very many digits.
+    if len(whole) > len(str(MAX_DURATION_MS)):
+        milliseconds = MAX_DURATION_MS + 1
+    else:
+        milliseconds = int(whole) * unit + int(fraction.ljust(3, "0") or 0) * unit // 1_000
+    if milliseconds > MAX_DURATION_MS:
+        raise InvalidInput(f"{field}: {shown(value)} is longer than {_MAX_YEARS} years; write a shorter time")
+    return milliseconds
 
 
 class Shape(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -62,10 +74,11 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     def resources(self, where: str) -> Resources:
         """The resources of one task, without its ports."""
-        amounts = {"cpus": self.cpus, "mem": self.mem, "disk": self.disk}
-        text = ";".join(f"{name}:{_plain(value)}" for name, value in amounts.items() if value not in (0, "0"))
         try:
-            return Resources.parse(text)
+            # Read one by one: within one text, an amount could bring others along, or be a range or a set.
+            for name, value in (("cpus", self.cpus), ("mem", self.mem), ("disk", self.disk)):
+                milli_of(f"resources: {name}", value, sized=name in SIZED_NAMES)
+            return Resources.of(cpus=self.cpus, mem=self.mem, disk=self.disk)
         except InvalidInput as error:
             raise InvalidInput(f"{where}: {error}") from None
 
@@ -94,11 +107,27 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             raise InvalidInput(f"{where}.ports: {self.ports} is not a number of ports from 0 to 100")
         if not self.resources(where):
             raise InvalidInput(f"{where}: a task needs some cpus, mem or disk; all are 0")
-        for name in self.env:
-            if not name or "=" in name or "\0" in name:
-                raise InvalidInput(f"{where}.env: {name!r} cannot be the name of a variable")
+        self._check_texts(where)
         self.parsed_constraints(where)
         duration_ms(self.kill_grace, f"{where}.kill_grace")
+
+    def _check_texts(self, where: str) -> None:
+        """Refuse what could not be sent, or what no agent could start."""
+        for name, value in self.env.items():
+            _check_text(name, f"{where}.env")
+            _check_text(value, f"{where}.env.{name}")
+            if not name or "=" in name:
+                raise InvalidInput(f"{where}.env: {name!r} cannot be the name of a variable")
+        for field in ("command", "uris", "constraints"):
+            for text in getattr(self, field):
+                _check_text(text, f"{where}.{field}")
+        for field in ("shell", "user"):
+            _check_text(getattr(self, field), f"{where}.{field}")
+        for path in self.uris:
+            if problem := uri_error(Uri(path=path)):
+                raise InvalidInput(f"{where}.uris: {problem}; give files that are on the agents")
+        if problem := command_error(self.to_command(), "a task"):
+            raise InvalidInput(f"{where}: {problem}")
 
 
 class TaskSpec(Shape, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -136,6 +165,7 @@ class BatchSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         """Raise InvalidInput for the first thing that is wrong."""
         _check_name(self.name, "batch")
         _check_role(self.role)
+        duration_ms(self.failover_timeout, "failover_timeout")
         if not 1 <= len(self.task) <= MAX_GROUPS:
             raise InvalidInput(f"task: a batch has from 1 to {MAX_GROUPS} groups of tasks, this one {len(self.task)}")
         names = [group.name for group in self.task]
@@ -243,6 +273,7 @@ def _check_instances(instances: int, where: str, least: int = 1) -> None:
 
 
 def _check_role(role: str) -> None:
+    _check_text(role, "role")
     problem = role_error(Role(role))
     if problem:
         raise InvalidInput(f"role: {problem}")
@@ -253,8 +284,11 @@ def _nearest(word: str, known: list[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def _plain(value: Amount) -> str:
-    """`value` as text without an exponent; a float by its shortest text."""
-    if isinstance(value, float):
-        return format(value, "f").rstrip("0").rstrip(".") if "e" in repr(value) else repr(value)
-    return str(value)
+def _check_text(text: str, field: str) -> None:
+    """Refuse a text that cannot travel, or that no program can be given."""
+    if "\0" in text:
+        raise InvalidInput(f"{field}: {shown(text)} has a NUL character in it; leave that out")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidInput(f"{field}: {shown(text)} is not valid Unicode text; write it in UTF-8") from None

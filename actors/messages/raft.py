@@ -111,6 +111,8 @@ class Hello(Message, frozen=True):
     learner: bool = False
     base_digest: str = ""
     answer: bool = False
+    disk: str = ""
+    """From a leader to a disk whose word does not count: the one that speaks for that master."""
 
 
 # -- from operators -------------------------------------------------------------------------------------------------

@@ -52,6 +52,13 @@ def test_a_file_that_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         detached.read_spec(tmp_path / "large.toml")
 
 
+def test_a_file_without_an_end_is_not_read_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(detached, "MAX_SPEC_BYTES", 10)
+
+    with pytest.raises(InvalidInput, match="/dev/zero: larger than 10 bytes"):
+        detached.read_spec(Path("/dev/zero"))
+
+
 def test_a_file_nested_too_deep_is_refused(tmp_path: Path) -> None:
     (tmp_path / "deep.json").write_text("[" * 100_000)
 

@@ -148,6 +148,21 @@ WRONG = [
     (["run", "--time-limit", "soon", "--", "true"], "time_limit"),
     (["run", "--shell", "--", "echo", "two words"], "as one word, in quotes"),
     (["run", "--ports", "-1", "--", "true"], "'-1' is not a whole number from 0 to 100"),
+    (["run", "--cpus", "1;mem:5", "--", "true"], "run: resources: cpus: '1;mem:5' is not a number"),
+    (["run", "--cpus", "9" * 30, "--", "true"], "run: resources: Resource 'cpus' is above"),
+    (
+        ["run", "--time-limit", "99999999999999999999d", "--", "true"],
+        "run.time_limit: '99999999999999999999d' is longer",
+    ),
+    (["run", "--", "echo", "\udcff"], "run.command: '\\udcff' is not valid Unicode text; write it in UTF-8"),
+    (["run", "--env", "A=\udcff", "--", "true"], "run.env.A: '\\udcff' is not valid Unicode text"),
+    (["run", "--role", "\udcff", "--", "true"], "role: '\\udcff' is not valid Unicode text"),
+    (["run", "--uri", "rel/path", "--", "true"], "run.uris: 'path' must be an absolute path"),
+    (["agents", "--state", "bogus"], "'bogus' is not one of active, disconnected, recovering, unreachable, gone"),
+    (["frameworks", "--state", "gone"], "'gone' is not one of active, disconnected, removed"),
+    (["tasks", "--state", "BOGUS"], "'BOGUS' is not one of STAGING, STARTING, RUNNING"),
+    (["kill", "--grace", "1e300", "t"], "'1e300' seconds are longer than 100 years"),
+    (["submit", "--resume", "x" * 300], "nothing with this id was submitted from here"),
     (["kill", "--grace", "-3", "t"], "'-3' is not a number of seconds"),
     (["wait", "--for", "long", "x"], "'long' is not a number of seconds"),
     (["run", "--cpus", "0", "--mem", "0", "--", "true"], "a task needs some"),
@@ -178,7 +193,7 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "words"), WRONG, ids=[" ".join(arguments) for arguments, _ in WRONG])
+@pytest.mark.parametrize(("arguments", "words"), WRONG, ids=[ascii(" ".join(words))[1:60] for words, _ in WRONG])
 def test_wrong_words_end_in_one_line(cli, arguments: list[str], words: str) -> None:  # type: ignore[no-untyped-def]
     wrong(cli(*arguments), words)
 
@@ -243,6 +258,27 @@ def test_nobody_answers(cli, tmp_path: Path) -> None:  # type: ignore[no-untyped
     assert len(ended.err.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        (("logs", "\udcff"), "task_id"),
+        (("logs", "--framework", "\udcff", "t"), "framework_id"),
+        (("wait", "\udcff"), "framework_id"),
+        (("kill", "\udcff"), "task_id"),
+        (("tasks", "--agent", "\udcff"), "agent_id"),
+        (("service", "remove", "\udcff"), "name"),
+    ],
+)
+def test_a_question_that_cannot_be_asked_blames_nobody_else(cli, tmp_path: Path, arguments, field) -> None:  # type: ignore[no-untyped-def]
+    assert cli("init", "--key-dir", str(tmp_path / "keys")).status == 0
+    options = ("--masters", "127.0.0.1:1", "--timeout", "0.2", "--key-dir", str(tmp_path / "keys"))
+    at = 2 if arguments[0] == "service" else 1
+
+    ended = cli(*arguments[:at], *options, *arguments[at:])
+
+    wrong(ended, f"{field}: '\\udcff' is not valid Unicode text; write it in UTF-8")
+
+
 def test_keys_that_are_not_there(cli, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     ended = cli("status", "--key-dir", str(tmp_path / "none"))
 
@@ -259,6 +295,16 @@ def test_init_makes_a_key_once(cli, tmp_path: Path) -> None:  # type: ignore[no-
     assert "exists already" in again.err
     assert (tmp_path / "keys" / "cluster.key").stat().st_mode & 0o777 == 0o600
     assert (tmp_path / "keys" / "cluster.key").read_bytes() == made
+
+
+@pytest.mark.parametrize("client", [(), ("--client",)])
+def test_init_refuses_a_directory_that_every_other_command_would_refuse(cli, tmp_path: Path, client) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "open").mkdir(mode=0o755)
+    ended = cli("init", *client, "--key-dir", str(tmp_path / "open"))
+
+    assert (ended.status, ended.out) == (1, ""), ended
+    assert f"is open to others (mode 0755): chmod 0700 {tmp_path / 'open'}" in ended.err
+    assert list((tmp_path / "open").iterdir()) == []
 
 
 def test_init_for_a_client_prints_the_line_for_the_operator(cli, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

@@ -55,6 +55,21 @@ def test_tasks_frameworks_and_logs_of_a_running_batch(shared: Cluster, tmp_path:
     assert "is FINISHED on h" in shared.ok("why", "look.0")
 
 
+def test_filters_that_match_nothing_say_why(shared: Cluster) -> None:
+    cases = [
+        (("agents", "--state", "GONE"), 0, "no agents match --state gone\n"),
+        (("tasks", "--agent", "nope"), 1, "mesos-actor: there is no agent 'nope'; see: mesos-actor agents\n"),
+        (("tasks", "--framework", "no"), 1, "mesos-actor: there is no framework 'no'; see: mesos-actor frameworks\n"),
+        (("offers", "--framework", "no"), 1, "mesos-actor: there is no framework 'no'; see: mesos-actor frameworks\n"),
+    ]
+    for arguments, status, words in cases:
+        ended = shared.cli(*arguments)
+        assert (ended.status, ended.out, ended.err) == (status, "", words), ended
+    agent = shared.json("agents", "--state", "Active")[0]["agent_id"]
+    idle = shared.cli("tasks", "--agent", agent, "--state", "killing")
+    assert (idle.status, idle.err) == (0, f"no tasks match --agent {agent} --state KILLING\n"), idle
+
+
 def test_logs_that_cannot_be_read(shared: Cluster) -> None:
     framework_id = shared.batch("short", shell="true", group="short")
     assert shared.cli("wait", framework_id).status == 0

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 from typing import Any
 
 from tests.cluster.real_cluster import Cluster, is_alive, until
@@ -52,6 +54,44 @@ def test_a_service_is_applied_scaled_and_removed(shared: Cluster) -> None:
     assert shared.ok("service", "remove", "web") == "web: being removed\n"
     until(lambda: shared.framework(framework_id)["state"] == "removed", "the service is gone")
     assert shared.framework(framework_id)["outcome"] == "removed"
+
+
+def test_applied_several_times_at_once_it_is_one_service(shared: Cluster) -> None:
+    file = spec(shared, "single", instances=1)
+    several = [shared.spawn("service", "apply", file) for _ in range(3)]
+    ids = {process.ended().out.strip() for process in several}
+
+    assert len(ids) == 1
+    assert [row["framework_id"] for row in shared.rows("frameworks", name="single")] == list(ids)
+    shared.ok("service", "remove", "single")
+
+
+START = """
+import sys
+from pathlib import Path
+from mesos_actor.actors.cli import detached
+file, masters, keys = sys.argv[1:]
+print(detached.start("service", detached.read_spec(Path(file)), masters, keys, False, 30.0))
+"""
+"""Starts a service without looking whether there is one of its name."""
+
+
+def test_two_services_of_one_name_are_told_apart(shared: Cluster) -> None:
+    """As two hosts make them that apply the same at the same moment."""
+    file = spec(shared, "twice", instances=0)
+    start = [sys.executable, "-c", START, file, shared.masters, str(shared.keys)]
+    ids = [
+        subprocess.run(start, env=shared.environment(), capture_output=True, text=True, check=True).stdout.strip()
+        for _ in range(2)
+    ]
+    for command in (("scale", "twice", "1"), ("remove", "twice"), ("apply", file)):
+        ended = shared.cli("service", *command)
+        assert (ended.status, ended.out) == (1, ""), ended
+        assert f"there are 2 services 'twice': {', '.join(ids)}; " in ended.err
+        assert "mesos-actor teardown ID" in ended.err
+
+    shared.ok("teardown", ids[0])
+    shared.ok("service", "remove", "twice")
 
 
 def test_a_killed_copy_is_replaced(shared: Cluster) -> None:

@@ -151,9 +151,15 @@ def test_an_agent_with_another_clusters_key_keeps_out_and_says_so(shared: Cluste
         *("--as", "agent", "--work-dir", str(tmp_path / "work"), "--hostname", "intruder"),
         *("--key-dir", str(tmp_path / "other"), "--resources", "cpus:1;mem:64"),
     )
-    until(lambda: "refused" in agent.err() or "handshake" in agent.err(), "the agent says that it is not admitted")
+    until(lambda: " not_admitted " in agent.err(), "the agent says that it is not admitted")
 
     assert agent.is_alive(), agent.ended()
+    (line,) = [line for line in agent.err().splitlines() if " not_admitted " in line]
+    assert " error " in line
+    assert f"{tmp_path / 'other'} does not hold this master's key" in line
+    assert "start it with the --key-dir" in line
+    assert agent.out().startswith("ready: an agent at ")
+    assert agent.out().endswith(", looking for a master\n")
     assert [row for row in shared.rows("agents") if row["hostname"] == "intruder"] == []
     agent.kill()
 

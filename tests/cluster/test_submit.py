@@ -76,6 +76,19 @@ def test_a_batch_goes_on_after_its_scheduler_was_killed(cluster: Cluster, tmp_pa
     assert sorted((tmp_path / "ran").read_text().split()) == ["0", "1", "2"]
 
 
+def test_a_batch_whose_scheduler_runs_is_left_alone(shared: Cluster, tmp_path: Path) -> None:
+    framework_id = shared.batch("alone", shell=gate(tmp_path / "go"), group="alone")
+    directory = shared.home / ".local/state/mesos-actor/schedulers" / framework_id
+    before = {name: (directory / name).read_bytes() for name in ("spec.json", "ready.json")}
+    ended = shared.cli("submit", "--resume", framework_id, "--masters", f"{shared.masters},127.0.0.1:1")
+    (tmp_path / "go").touch()
+
+    assert (ended.status, ended.out) == (2, ""), ended
+    assert "its scheduler runs already, as process" in ended.err
+    assert {name: (directory / name).read_bytes() for name in before} == before
+    assert shared.cli("wait", framework_id).out == f"{framework_id} finished\n"
+
+
 def test_a_finished_batch_that_is_resumed_does_not_run_again(shared: Cluster, tmp_path: Path) -> None:
     framework_id = shared.batch("once", shell=f"echo x >> {tmp_path}/ran")
     assert shared.cli("wait", framework_id).status == 0

@@ -255,6 +255,22 @@ COMMANDS = st.one_of(
 
 
 @settings(max_examples=25)
+@given(st.lists(COMMANDS, max_size=15), st.lists(COMMANDS, max_size=15))
+def test_a_replica_that_begins_with_anothers_records_goes_on_as_that_one_does(
+    before: list[Any], after: list[Any]
+) -> None:
+    first = RegistryState(max_agents=2, max_frameworks=2)
+    for command in (FOUND, *before):
+        apply(first, command)
+    second = RegistryState.load({key_of(record): record for record in first.records()}, 2, 2)
+
+    for command in after:
+        assert apply(first, command) == apply(second, command)
+
+    assert first.records() == second.records()
+
+
+@settings(max_examples=25)
 @given(st.lists(COMMANDS, max_size=30))
 def test_what_is_kept_is_the_state_and_a_repeat_changes_nothing(commands: list[Any]) -> None:
     s = RegistryState(max_agents=2, max_frameworks=2)

@@ -306,3 +306,22 @@ def test_no_task_off_the_wire_makes_the_rules_raise(task: Task) -> None:
 @given(structs(RegisterAgent))
 def test_no_registration_off_the_wire_makes_the_rules_raise(message: RegisterAgent) -> None:
     validation.registration_error(message)
+
+
+@pytest.mark.parametrize(
+    ("command", "size"),
+    [
+        (Command(("x" * (1 << 21),)), None),
+        (Command(("x" * (1 << 21), "y")), (1 << 21) + 1),
+        (Command(("e",), env={"A": "\u00e9" * (1 << 20)}), (1 << 21) + 2),
+        (Command(("e",), env={"A" * (1 << 21): ""}), (1 << 21) + 1),
+    ],
+)
+def test_a_command_longer_than_any_kernel_executes_is_refused(command: Command, size: int | None) -> None:
+    problem = validation.command_error(command, "Task's command")
+
+    if size is None:
+        assert problem is None
+    else:
+        assert problem is not None
+        assert problem.startswith(f"Task's command has 'argv' and 'env' of {size} bytes together; at most 2097152 can")

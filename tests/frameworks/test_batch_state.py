@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesos_actor.actors.frameworks.batch_state import INDEX, BatchState
+from mesos_actor.actors.frameworks import batch_state
+from mesos_actor.actors.frameworks.batch_state import INDEX, MAX_LOSSES, BatchState
 from mesos_actor.actors.frameworks.specs import batch_spec
 from mesos_actor.actors.ids import AgentId, OfferId, Role, TaskId
 from mesos_actor.actors.messages.values import Offer, Status, Task
@@ -148,3 +150,36 @@ def test_whatever_happens_each_instance_finishes_exactly_once(data: st.DataObjec
     if batch.outcome:
         assert batch.outcome == "finished"
         assert sorted(finished) == [("a", 0), ("a", 1), ("a", 2), ("b", 0), ("b", 1)]
+
+
+def test_no_more_is_launched_at_once_than_one_message_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_state, "MAX_TASKS_BYTES", 10_000)
+    batch = state({"name": "t", "instances": 3, "command": ["x", "y" * 4_000]})
+
+    assert ids(batch.place(offer())) == ["t.0", "t.1"]
+    assert batch.cut_short and batch.wants_offers()
+    assert ids(batch.place(offer())) == ["t.2"]
+    assert not batch.cut_short
+
+
+def test_a_task_that_no_message_holds_fails_the_batch_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_state, "MAX_TASKS_BYTES", 10_000)
+    batch = state({"name": "s"}, {"name": "t", "command": ["x", "y" * 10_001]})
+
+    assert ids(batch.place(offer())) == ["s.0"]
+    assert batch.outcome.startswith("failed: t[0] ERROR: its task takes 10")
+    assert batch.outcome.endswith("put large arguments into files that the agents can read")
+    assert not batch.wants_offers()
+
+
+def test_an_instance_that_is_always_lost_fails_the_batch() -> None:
+    batch = state({"name": "t"})
+
+    for _ in range(MAX_LOSSES):
+        (task,) = batch.place(offer())
+        batch.note(status(task, TaskState.GONE))
+    batch = state({"name": "t"}, kept=dict(batch.take_changes()))  # a restart forgets no loss
+    assert batch.outcome == ""
+    batch.note(status(TaskId(f"t.0.{MAX_LOSSES - 1}"), TaskState.GONE))
+
+    assert batch.outcome.startswith(f"failed: t[0] was lost {MAX_LOSSES + 1} times in a row; last GONE")

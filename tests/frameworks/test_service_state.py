@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
+from mesos_actor.actors.frameworks import service_state
 from mesos_actor.actors.frameworks.service_state import ServiceState
 from mesos_actor.actors.frameworks.specs import ServiceSpec, service_spec
 from mesos_actor.actors.ids import AgentId, OfferId, Role, TaskId
 from mesos_actor.actors.messages.values import Offer, Status
 from mesos_actor.actors.resources import Resources
+from mesos_actor.actors.scheduling_sizes import task_bytes
 from mesos_actor.actors.task import Source, TaskState
 
 S = 1_000_000
@@ -116,3 +120,14 @@ def test_removal_ends_every_copy_and_then_the_service() -> None:
 
     assert service.finished
     assert service.place(offer(), 12 * S) == []
+
+
+def test_no_more_copies_are_launched_at_once_than_one_message_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service_state, "MAX_TASKS_BYTES", 10_000)
+    service = ServiceState(spec(env={"LONG": "y" * 3_500}))
+
+    first, second = service.place(offer(), 0), service.place(offer(), 0)
+
+    assert [task.task_id for task in first + second] == ["web.0.1", "web.1.1", "web.2.1"]
+    assert len(first) == 2
+    assert sum(map(task_bytes, first)) <= 10_000

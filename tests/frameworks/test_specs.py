@@ -54,6 +54,31 @@ def test_a_whole_batch_is_read() -> None:
         (_batch(env={"A=B": "x"}), "'A=B' cannot be the name"),
         (_batch(constraints=["rack"]), "constraints"),
         (_batch(ports=-1), "ports: -1"),
+        (_batch(time_limit="99999999999999999999d"), r"\(t\)\.time_limit: '9{20}d' is longer than 100 years; write a"),
+        (_batch(time_limit=10**400), r"time_limit: a number of \d+ bits is longer than 100 years"),
+        (_batch(kill_grace="101000000h"), r"kill_grace: '101000000h' is longer than 100 years"),
+        ({**_batch(), "failover_timeout": "36501d"}, "failover_timeout: '36501d' is longer than 100 years"),
+        (_batch(cpus="1;mem:5"), "cpus: '1;mem:5' is not a number"),
+        (_batch(mem="[1-5]"), r"mem: '\[1-5\]' is not a number"),
+        (_batch(disk="{a}"), "disk: '{a}' is not a number"),
+        (_batch(cpus=10**30), "'cpus' is above"),
+        (_batch(command=["echo", "\ud800"]), r"\.command: '\\ud800' is not valid Unicode text; write it in UTF-8"),
+        (_batch(command=["echo", "a\0b"]), r"\.command: 'a\\x00b' has a NUL character"),
+        (_batch(command=[], shell="\udcff"), r"\.shell: .* is not valid Unicode"),
+        (_batch(command=[], shell="\0"), r"\.shell: .* has a NUL"),
+        (_batch(env={"A": "\udcff"}), r"\.env\.A: .* is not valid Unicode"),
+        (_batch(env={"\udcff": "x"}), r"\.env: .* is not valid Unicode"),
+        (_batch(env={"A": "\0"}), r"\.env\.A: .* has a NUL"),
+        (_batch(uris=["/\udcff"]), r"\.uris: .* is not valid Unicode"),
+        (
+            _batch(uris=["rel/path"]),
+            r"\.uris: 'path' must be an absolute path .* not 'rel/path'; give files that are on",
+        ),
+        (_batch(uris=["http://x/y"]), r"\.uris: .*'http://x/y'"),
+        (_batch(user="\udcff"), r"\.user: .* is not valid Unicode"),
+        (_batch(user="a b"), "invalid 'user' 'a b'"),
+        (_batch(constraints=["rack==\udcff"]), r"\.constraints: .* is not valid Unicode"),
+        ({**_batch(), "role": "\udcff"}, "role: .* is not valid Unicode"),
         ({"name": "b", "task": [{"name": "t", "command": ["x"]}] * 2}, "used twice"),
         ({"name": "b", "role": "a//b", "task": [{"name": "t", "command": ["x"]}]}, "two adjacent slashes"),
         ({"name": "", "task": [{"name": "t", "command": ["x"]}]}, "must not be empty"),
@@ -73,6 +98,14 @@ def test_a_service_is_read_and_a_bad_one_refused() -> None:
         service_spec({"name": "web", "command": ["x"], "instance": 3})
 
 
+@pytest.mark.parametrize("field", ["backoff", "backoff_max", "failover_timeout", "kill_grace"])
+def test_a_time_of_a_service_that_nobody_could_count_is_refused(field: str) -> None:
+    with pytest.raises(InvalidInput, match=rf"service\.{field}: '9{{20}}d' is longer than 100 years"):
+        service_spec({"name": "web", "command": ["x"], field: "9" * 20 + "d"})
+    with pytest.raises(InvalidInput, match=r"update\.healthy_after: .* is longer than 100 years"):
+        service_spec({"name": "web", "command": ["x"], "update": {"healthy_after": "1" * 20}})
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -83,6 +116,7 @@ def test_a_service_is_read_and_a_bad_one_refused() -> None:
         (0.25, 250),
         ("1h", 3_600_000),
         ("7d", 604_800_000),
+        ("36500d", 3_153_600_000_000),
     ],
 )
 def test_durations_are_exact(text: str | float, expected: int) -> None:

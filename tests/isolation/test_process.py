@@ -242,3 +242,13 @@ def test_recovery_before_the_launcher_is_there_does_not_judge_later_launches(
     real.send(RecoverContainers(()), make_launch(A, Command(("false",))))
 
     assert real.expect(ContainerExited, A) == ContainerExited(A, exit_status=1)
+
+
+@pytest.mark.slow
+def test_launch_longer_than_the_launcher_reads_fails_and_the_others_go_on(real: RealBench, make_launch: Launch) -> None:
+    real.send(make_launch(A, Command(("echo", "x" * (16 << 20)))), make_launch("b.0", Command(("true",))))
+
+    failed = real.expect(ContainerFailed, A)
+    assert failed.reason == "spawn"
+    assert "arguments and environment are too long: 167" in failed.text
+    assert real.expect(ContainerExited, "b.0").exit_status == 0

@@ -69,6 +69,19 @@ def test_what_is_open_to_others_is_refused_with_the_fix(tmp_path: Path) -> None:
         security.load_keys(where)
 
 
+def test_no_key_is_put_into_a_directory_that_is_open_to_others(tmp_path: Path) -> None:
+    (tmp_path / "keys").mkdir(mode=0o755)
+    for make in (security.create_cluster_key, security.create_client_key, security.user_key):
+        with pytest.raises(SecurityError, match=r"open to others \(mode 0755\): chmod 0700"):
+            make(tmp_path / "keys")
+
+    assert list((tmp_path / "keys").iterdir()) == []
+    (tmp_path / "keys").chmod(0o700)
+    (tmp_path / "keys" / "authorized").mkdir(mode=0o755)
+    security.create_cluster_key(tmp_path / "keys")
+    assert security.load_keys(tmp_path / "keys").cluster_secret is not None
+
+
 def test_what_is_missing_or_damaged_is_named(tmp_path: Path) -> None:
     with pytest.raises(SecurityError, match=r"does not exist: run `mesos-actor init --key-dir"):
         security.load_keys(tmp_path / "nowhere")

@@ -238,7 +238,9 @@ class MasterLeading(Actor):
 
     # -- to the registry and back
 
-    def propose(self, ctx: Context, subject: Hashable, command: Command, request: Request | None = None) -> bool:
+    def propose(
+        self, ctx: Context, subject: Hashable, command: Command, request: Request | None = None, request_id: str = ""
+    ) -> bool:
         """Ask the registry to make `command` part of the state, unless something about `subject` is on its way
         already: then `request` joins that. False when the table is full: the requester is told; others try later."""
         operation = self.pending.about(subject)
@@ -251,7 +253,8 @@ class MasterLeading(Actor):
                     text = f"{len(self.pending)} operations wait for the registry, the most that may; ask again"
                     self.refuse(ctx, request.sender, request.message, "full", text)
                 return False
-            ctx.send(REGISTRY, Propose(operation_id, self.term, command))
+            operation.request_id = request_id
+            ctx.send(REGISTRY, Propose(operation_id, self.term, command, request_id))
             self.arm(ctx, "proposals", self.pending.deadline_us)
         if request is not None:
             self.pending.join(operation, request)
@@ -310,7 +313,7 @@ class MasterLeading(Actor):
             text = f"The registry did not answer within {self.settings.proposal_deadline_ms} ms: the outcome is unknown"
             self.answer_refused(ctx, operation, "unavailable", text)
             self.pending.dismiss(operation)
-            ctx.send(REGISTRY, Propose(operation.operation_id, self.term, operation.command))
+            ctx.send(REGISTRY, Propose(operation.operation_id, self.term, operation.command, operation.request_id))
             ctx.warn("proposal_unknown", command=type(operation.command).__name__)
         deadline_us = self.pending.next_deadline_us()
         if deadline_us is not None:

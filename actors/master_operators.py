@@ -23,9 +23,11 @@ class MasterOperators(MasterOffers):
     @handles(SetRoleWeight)
     def on_set_role_weight(self, ctx: Context, sender: Address, message: SetRoleWeight) -> None:
         if self.is_operator(ctx, sender, message):
-            subject = ("weight", message.role, message.weight_milli)
+            # Of the orders of operators this alone could undo a later one, should a copy of it come late.
+            request_id = f"{ctx.principal} {message.operation_id}" if message.operation_id else ""
+            subject = ("weight", message.role, message.weight_milli, request_id)
             command = SetWeight(message.role, message.weight_milli)
-            self.propose(ctx, subject, command, request_of(ctx, sender, message))
+            self.propose(ctx, subject, command, request_of(ctx, sender, message), request_id)
 
     @after_commit(SetWeight)
     def weight_set(self, ctx: Context, operation: Operation, committed: Committed) -> None:

@@ -26,6 +26,8 @@ MAX_CLIENTS = 64
 """Clients (terms of masters) whose outcomes are remembered; the one that proposed least recently is forgotten."""
 MAX_OUTCOMES = 1_024
 """Outcomes remembered for each; a repeat of an older proposal is refused as `expired`."""
+MAX_REQUESTS = 10_000
+"""Wishes whose outcomes are remembered, whoever led; the oldest is forgotten. A copy waits for seconds at most."""
 MAX_DIGITS = 18
 """Of a proposal's number: more do not fit into a snapshot."""
 PROPOSAL = b"\x00"
@@ -38,6 +40,8 @@ class Proposal(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     operation_id: OperationId
     term: Term
     command: Command
+    request_id: str = ""
+    """As in Propose."""
     version: int = FORMAT_VERSION
 
 
@@ -62,6 +66,8 @@ class Image(msgspec.Struct, frozen=True):
 
     records: ClusterRecords
     clients: tuple[Client, ...] = ()
+    requests: tuple[tuple[str, Outcome], ...] = ()
+    """The outcomes of wishes, oldest first."""
     version: int = FORMAT_VERSION
 
 
@@ -111,6 +117,8 @@ class Machine:
         self.state = RegistryState(max_agents, max_frameworks)
         #: client -> number -> outcome, each oldest first
         self._clients: OrderedDict[str, OrderedDict[int, Outcome]] = OrderedDict()
+        #: wish -> outcome, oldest first
+        self._requests: OrderedDict[str, Outcome] = OrderedDict()
 
     def apply(self, term: int, data: bytes) -> Result | None:
         """Make an entry of `term` part of the state; the answer to its proposal, None for a no-op."""
@@ -127,16 +135,23 @@ class Machine:
         if known and number < next(iter(known)) and len(known) >= MAX_OUTCOMES:
             text = "This operation was proposed so long ago that its outcome is forgotten"
             return Result(proposal.operation_id, NotApplied("expired", text))
+        fulfilled = self._requests.get(proposal.request_id)
+        if fulfilled is not None:
+            return Result(proposal.operation_id, self._again(fulfilled))
         outcome = registry.apply(self.state, proposal.command)
-        if client:
-            self._remember(client, number, outcome)
-        return Result(proposal.operation_id, outcome)
-
-    def _remember(self, client: str, number: int, outcome: Applied | NotApplied) -> None:
         if isinstance(outcome, Applied):
             kept = Outcome(tuple(key_of(record) for record in outcome.records), outcome.removed)
         else:
             kept = Outcome(reason=outcome.reason, text=outcome.text)
+        if client:
+            self._remember(client, number, kept)
+        if proposal.request_id:
+            self._requests[proposal.request_id] = kept
+            if len(self._requests) > MAX_REQUESTS:
+                self._requests.popitem(last=False)
+        return Result(proposal.operation_id, outcome)
+
+    def _remember(self, client: str, number: int, kept: Outcome) -> None:
         mine = self._clients.setdefault(client, OrderedDict())
         self._clients.move_to_end(client)
         mine[number] = kept
@@ -175,7 +190,7 @@ class Machine:
     def image(self) -> bytes:
         """The whole state, for a snapshot."""
         clients = tuple(Client(name, tuple(mine.items())) for name, mine in self._clients.items())
-        return encode_image(Image(self.state.records(), clients))
+        return encode_image(Image(self.state.records(), clients, tuple(self._requests.items())))
 
     def restore(self, image: bytes) -> None:
         """Become what `image` says. Raises StorageError, unchanged, for what this release cannot read."""
@@ -188,12 +203,14 @@ class Machine:
             raise StorageError(_newer(f"a snapshot that this release cannot read ({error})")) from error
         self.restore_records(found.records)
         self._clients = OrderedDict((client.name, OrderedDict(client.outcomes)) for client in found.clients)
+        self._requests = OrderedDict(found.requests)
 
     def restore_records(self, records: ClusterRecords) -> None:
         """Become what these records say, with no repeats known."""
         kept = {key_of(record): record for record in records}
         self.state = RegistryState.load(kept, self.max_agents, self.max_frameworks)
         self._clients = OrderedDict()
+        self._requests = OrderedDict()
 
 
 def disks_named_in(data: bytes) -> dict[str, str]:

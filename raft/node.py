@@ -301,7 +301,7 @@ class RegistryPort:
             text = f"{len(self._pending)} proposals wait, or the lead is being given away; ask again"
             self._refuse(sender, message.operation_id, "full", text)
         else:
-            proposal = Proposal(message.operation_id, message.term, message.command)
+            proposal = Proposal(message.operation_id, message.term, message.command, message.request_id)
             self._pending[replica.submit(encode_proposal(proposal))] = (term, message.operation_id, sender)
 
     def _refuse(self, to: Address, operation_id: OperationId, reason: str, text: str, leader: Address = NOBODY) -> None:

@@ -29,13 +29,15 @@ class Request(msgspec.Struct, frozen=True):
 class Operation:
     """One write on its way."""
 
-    __slots__ = ("command", "deadline_us", "operation_id", "requests", "subject")
+    __slots__ = ("command", "deadline_us", "operation_id", "request_id", "requests", "subject")
 
     def __init__(self, subject: Hashable, operation_id: OperationId, command: Command, deadline_us: int) -> None:
         self.subject = subject
         self.operation_id = operation_id
         self.command = command
         self.deadline_us = deadline_us
+        self.request_id = ""
+        """As in Propose."""
         self.requests: list[Request] = []
 
 

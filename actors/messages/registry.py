@@ -180,11 +180,14 @@ Command = (
 
 
 class Propose(Message, frozen=True):
-    """Make `command` part of the state, if `term` is still the leader's. The operation id makes a repeat harmless."""
+    """Make `command` part of the state, if `term` is still the leader's. The operation id makes a repeat harmless.
+    `request_id` names the wish behind it, whichever master it was told: it is carried out once, also when a copy of it
+    reaches a later leader."""
 
     operation_id: OperationId
     term: Term
     command: Command
+    request_id: str = ""
 
 
 class Committed(Message, frozen=True):

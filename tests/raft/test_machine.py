@@ -271,3 +271,18 @@ def test_disks_are_named_by_two_commands_only() -> None:
 def test_the_commands_tested_are_all_there_are() -> None:
     assert {kind.__name__ for kind in Command.__args__} == set(COMMANDS)
     assert module.FORMAT_VERSION == 1
+
+
+def test_a_wish_is_carried_out_once_whichever_leader_a_copy_of_it_reaches() -> None:
+    machine = Machine()
+    machine.apply(1, encode_proposal(Proposal(OperationId("found"), Term(1), FoundCluster(ClusterId("c"), (), "", 0))))
+    for number, (client, weight, wish) in enumerate((("a", 1000, "w1"), ("a", 2000, "w2"), ("b", 1000, "w1"))):
+        command = SetWeight(Role("r"), weight)
+        result = machine.apply(1, encode_proposal(Proposal(OperationId(f"{client}-P{number}"), Term(1), command, wish)))
+
+    assert machine.state.weights[Role("r")].weight_milli == 2000
+    assert result is not None and isinstance(result.outcome, Applied)
+    again = Machine()
+    again.restore(machine.image())
+    again.apply(2, encode_proposal(Proposal(OperationId("c-P1"), Term(2), SetWeight(Role("r"), 1000), "w1")))
+    assert again.state.weights[Role("r")].weight_milli == 2000

@@ -28,11 +28,14 @@ class Blob:
 class Progress:
     """`match_index`: what is safely there, of our log. `next_index`: what to send next, hoping for the best."""
 
-    __slots__ = ("answered_s", "blob", "match_index", "next_index", "offset_bytes", "round")
+    __slots__ = ("answered_s", "blob", "match_index", "next_index", "offset_bytes", "probing", "round")
 
     def __init__(self, next_index: int, now_s: float) -> None:
         self.match_index = 0
         self.next_index = next_index
+        self.probing = False
+        """It refused: one message after the other until it agrees. (Of many refusals on their way each would else have
+        everything sent again.)"""
         self.round = 0
         """The newest round that it has answered."""
         self.answered_s = now_s
@@ -42,6 +45,7 @@ class Progress:
 
     def acknowledged(self, next_index: int) -> bool:
         """It has everything before `next_index`; whether that is news."""
+        self.probing = self.probing and next_index < self.next_index
         self.next_index = max(self.next_index, next_index)
         if next_index - 1 <= self.match_index:
             return False
@@ -54,6 +58,7 @@ class Progress:
         wanted = max(self.match_index + 1, min(self.next_index, next_index))
         changed = wanted < self.next_index
         self.next_index = wanted
+        self.probing = self.probing or changed
         return changed
 
     def needs_snapshot(self, journal: Journal) -> bool:
@@ -67,7 +72,8 @@ class Progress:
         if previous < journal.last_index and previous - self.match_index < MAX_IN_FLIGHT_ENTRIES:
             taken = journal.entries(self.next_index, MAX_BATCH_BYTES)
             found = tuple(LogEntry(index, Term(term), data) for data, index, term in taken)
-            self.next_index = found[-1].index + 1
+            if not self.probing:
+                self.next_index = found[-1].index + 1
         previous_term = journal.term_at(previous)
         assert previous_term is not None
         return AppendEntries(origin, previous, Term(previous_term), commit_index, round_, found)

@@ -666,6 +666,33 @@ def test_l1_a_log_that_contradicts_is_passed_over_by_terms(monkeypatch: pytest.M
     group.check()
 
 
+def test_l1_many_refusals_at_once_have_nothing_sent_many_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One message of many in flight is lost: the follower refuses all others, and each refusal has all sent again."""
+    monkeypatch.setattr(progress_module, "MAX_BATCH_BYTES", 300)
+    group = founded(3, leader="a")
+    group.lose = lambda letter: letter.destination == "c" and isinstance(letter.message, AppendEntries)
+    group.submit("a", 1)
+    group.flush("a")
+    sent: list[Letter] = []
+
+    def note(letter: Letter) -> bool:
+        sent.append(letter)
+        return False
+
+    group.lose = note
+    for n in range(200):
+        group.submit("a", 100 + n)
+        group.flush("a")
+    before = len(sent)
+    group.until(group.same, within_s=1)
+    again = [letter for letter in sent[before:] if letter.destination == "c"]
+    assert before >= 400
+    assert len(again) < 300
+    group.write("a", 5)
+    assert not group.up["a"].leadership.progress["c"].probing
+    group.check()
+
+
 def test_l2_a_follower_without_its_snapshot_is_not_flooded() -> None:
     """While a snapshot is missing the leader does nothing but send messages that say so."""
     group = founded(3, leader="a")

@@ -276,6 +276,7 @@ def test_the_commands_tested_are_all_there_are() -> None:
 def test_a_wish_is_carried_out_once_whichever_leader_a_copy_of_it_reaches() -> None:
     machine = Machine()
     machine.apply(1, encode_proposal(Proposal(OperationId("found"), Term(1), FoundCluster(ClusterId("c"), (), "", 0))))
+    result = None
     for number, (client, weight, wish) in enumerate((("a", 1000, "w1"), ("a", 2000, "w2"), ("b", 1000, "w1"))):
         command = SetWeight(Role("r"), weight)
         result = machine.apply(1, encode_proposal(Proposal(OperationId(f"{client}-P{number}"), Term(1), command, wish)))

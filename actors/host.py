@@ -23,7 +23,6 @@ from mesos_actor.actors.actor import ActorLike
 from mesos_actor.actors.config import Part, StartConfig, load_config, own_hosts, own_master, part_of
 from mesos_actor.actors.config_values import host_and_port, master_addresses
 from mesos_actor.actors.core import environment
-from mesos_actor.actors.core.settings import MasterSettings
 from mesos_actor.actors.errors import ConfigError, InternalError, MesosActorError, SecurityError, StorageError
 from mesos_actor.actors.ids import Address, ContainerId, Principal, address, node_of
 from mesos_actor.actors.logs import Log
@@ -213,10 +212,10 @@ class Host:
         def master() -> Master:
             return Master(settings, DrfAllocator(settings.max_outstanding_share_permille))
 
-        runtime.add_port("registry", self._registry(settings))
+        runtime.add_port("registry", self._registry())
         runtime.spawn("master", master)
 
-    def _registry(self, settings: MasterSettings) -> RegistryPort:
+    def _registry(self) -> RegistryPort:
         from mesos_actor.raft.files import DirectoryFiles
         from mesos_actor.raft.node import NodeSettings, RegistryPort
 
@@ -228,7 +227,7 @@ class Host:
             config.masters,
             "trial" if self.part.role == "both" else start,
             self.keys.fingerprint if self.keys is not None else "",
-            NodeSettings(max_agents=settings.max_agents, max_frameworks=settings.max_frameworks),
+            NodeSettings(),  # what commands do must not depend on a setting of one master: see Master for its limits
         )
 
     def _add_agent(self, runtime: Runtime, work_dir: Path) -> None:

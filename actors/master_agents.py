@@ -111,6 +111,10 @@ class MasterAgents(MasterLeading):
     def _register_absent(self, ctx: Context, request: Request, message: RegisterAgent) -> None:
         """A new agent, or one the master counts out."""
         if not message.agent_id:
+            if len(self.roster.agents) >= self.settings.max_agents:
+                text = f"This cluster has {len(self.roster.agents)} agents, the most it may (max_agents)"
+                self.refuse(ctx, request.sender, message, "full", text)
+                return
             admit = AdmitAgent(message.info, message.registration, ctx.now_us)
             self.propose(ctx, ("registration", message.registration), admit, request)
             return

@@ -112,6 +112,9 @@ class MasterFrameworks(MasterAgents):
             self.refuse(ctx, request.sender, message, reason, problem, fatal=True)
         elif message.framework_id:
             self._subscribe_again(ctx, request, message)
+        elif len(self.roster.frameworks) >= self.settings.max_frameworks:
+            text = f"This cluster has {len(self.roster.frameworks)} frameworks, the most it may (max_frameworks)"
+            self.refuse(ctx, request.sender, message, "full", text)
         else:
             info = replace(message.info, principal=request.principal)
             subject = ("subscribe", message.operation_id or request.sender)

@@ -216,6 +216,8 @@ class Replica:
         self.members.on_hello(peer, message)
         if not message.answer:
             self.send(peer, self.members.hello(self.engine.term, peer, message.origin.storage_id))
+        if tuple(message.members) != self.members.identity.members:
+            return  # another list has other majorities: such a disk must never be let in
         if message.learner and not self.members.speaks_for(peer, message.origin.storage_id):
             self.leadership.replace(peer, message.origin.storage_id)
 

@@ -83,10 +83,11 @@ class Process(Crew):
             self._finish()
             self._after(LAST_WORDS_US, self._stop_next, left)
         else:
-            for port in reversed(list(self.ports.values())):
-                port.close()
-            self.transport.close()
-            self.host._down("exit")
+            for name, port in reversed(list(self.ports.items())):
+                self.guarded(name, port.close)  # which may be the last thing, at its disk
+            if not self.over:
+                self.transport.close()
+                self.host._down("exit")
 
     def _after(self, delay_us: int, call: Callable[..., None], *args: Any) -> None:
         self._schedule.after(delay_us, self._enter, call, args)

@@ -217,7 +217,7 @@ class Host:
 
     def _registry(self) -> RegistryPort:
         from mesos_actor.raft.files import DirectoryFiles
-        from mesos_actor.raft.node import NodeSettings, RegistryPort
+        from mesos_actor.raft.node import RegistryPort
 
         config, directory = self.config, self._directory() / REGISTRY_DIRECTORY
         start: Start = "initialize" if config.initialize else "replace" if config.replace else "open"
@@ -227,7 +227,6 @@ class Host:
             config.masters,
             "trial" if self.part.role == "both" else start,
             self.keys.fingerprint if self.keys is not None else "",
-            NodeSettings(),  # what commands do must not depend on a setting of one master: see Master for its limits
         )
 
     def _add_agent(self, runtime: Runtime, work_dir: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from mesos_actor.actors.core.registry import MAX_AGENTS, MAX_FRAMEWORKS, Applied
+from mesos_actor.actors.core.registry import Applied
 from mesos_actor.actors.errors import InvalidInput, StorageError
 from mesos_actor.actors.ids import Address, ClusterId, Node, OperationId, Principal, Term, address, local, node_of
 from mesos_actor.actors.messages.base import Message
@@ -70,8 +70,6 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
     keep_entries: int = 5_000
     """So many stay in the log behind a snapshot, for followers that are a little late."""
     segment_bytes: int = 8 << 20
-    max_agents: int = MAX_AGENTS
-    max_frameworks: int = MAX_FRAMEWORKS
 
 
 class RegistryPort:
@@ -126,7 +124,7 @@ class RegistryPort:
             opened = open_directory(
                 self._files, self.me, self._members, self._start_how, settings.segment_bytes, outlet.rng
             )
-            machine = Machine(settings.max_agents, settings.max_frameworks)
+            machine = Machine()
             self.replica = Replica(
                 opened.identity,
                 opened.journal,

@@ -14,7 +14,7 @@ from mesos_actor.actors.core.updates import UpdateStreams
 from mesos_actor.actors.ids import Address, AgentId, FrameworkId, Node, Principal, Term, node_of
 from mesos_actor.actors.messages.agents import Ping, Pong, RegisterAgent, Registered
 from mesos_actor.actors.messages.records import AgentIdentityRecord
-from mesos_actor.actors.messages.scheduler import Refused
+from mesos_actor.actors.messages.scheduler import ASK_ELSEWHERE, Refused
 
 IDENTITY_KEY = "identity"
 REGISTER_TIMER = "register"
@@ -150,7 +150,7 @@ class Registration:
             return
         if message.fatal or message.reason == "unauthorized":
             self.give_up(ctx, message.text or message.reason)
-        elif message.reason == "not-leading":
+        elif message.reason in ASK_ELSEWHERE:
             if self.connected:
                 self.seek(ctx, at_once=False)
             if self._asks(message.leader):

@@ -28,7 +28,7 @@ from mesos_actor.actors.messages.clients import (
     WhoLeads,
 )
 from mesos_actor.actors.messages.containers import FileData, ReadFile
-from mesos_actor.actors.messages.scheduler import OperationResult, Refused, Teardown
+from mesos_actor.actors.messages.scheduler import ASK_ELSEWHERE, OperationResult, Refused, Teardown
 from mesos_actor.actors.ports import Outlet
 from mesos_actor.actors.resource_text import shown
 from mesos_actor.actors.run import client_keys, master_addresses
@@ -143,7 +143,7 @@ class Client:
             asked = self._leader
             wait_s = ASK_FIRST_S if attempt < len(self.masters) else ASK_AGAIN_S
             answer = await self.ask(asked, message, operation_id, min(wait_s, left_s))
-            if isinstance(answer, Refused) and answer.reason == "not-leading":
+            if isinstance(answer, Refused) and answer.reason in ASK_ELSEWHERE:
                 believed = time.monotonic() - silent.get(answer.leader, -AVOID_S) >= AVOID_S
                 self._leader = answer.leader if answer.leader and believed else self._next_master(asked)
                 await asyncio.sleep(min(0.02, left_s))

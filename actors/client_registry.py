@@ -23,7 +23,7 @@ from mesos_actor.actors.messages.raft import (
     RegistryPiece,
     TransferLeadership,
 )
-from mesos_actor.actors.messages.scheduler import OperationResult, Refused
+from mesos_actor.actors.messages.scheduler import ASK_ELSEWHERE, OperationResult, Refused
 from mesos_actor.raft.backup import MAX_BACKUP_BYTES
 
 DESCRIBE_S = 2.0
@@ -171,7 +171,7 @@ async def _first_piece(client: Client, stale: bool) -> tuple[str, RegistryPiece]
         if isinstance(answer, RegistryPiece):
             return name, answer
         attempt += 1
-        if isinstance(answer, Refused) and answer.reason == "not-leading":
+        if isinstance(answer, Refused) and answer.reason in ASK_ELSEWHERE:
             name = name_of(answer.leader) or given[attempt % len(given)]
             await asyncio.sleep(min(LOOK_AGAIN_S, left_s))
         elif answer is not None:

@@ -41,7 +41,7 @@ from mesos_actor.actors.messages.registry import (
     ProposalRefused,
     Propose,
 )
-from mesos_actor.actors.messages.scheduler import OperationResult, Refused
+from mesos_actor.actors.messages.scheduler import ASK_ELSEWHERE, OperationResult, Refused
 
 REGISTRY = local("registry")
 TRUSTED = frozenset({"cluster", "local", "anonymous"})
@@ -52,6 +52,7 @@ ASK_REGISTRY_US = SECOND_US
 COLLECT_INTERVAL_US = 3_600 * SECOND_US
 """How often old records are forgotten (Mesos: --registry_gc_interval, 15 min)."""
 DEFAULT_WEIGHT_MILLI = 1_000
+DEPOSED = "This master no longer leads: whether that was written is not known; ask the leader under the same id"
 
 Outcome = Callable[[Any, Context, Operation, Committed], None]
 Denial = Callable[[Any, Context, Operation, ProposalRefused], bool]
@@ -169,7 +170,7 @@ class MasterLeading(Actor):
         self.leader = leader
         if self.leading:
             for operation in self.pending.all():
-                self.answer_refused(ctx, operation, "not-leading", "This master no longer leads")
+                self.answer_refused(ctx, operation, "deposed", DEPOSED)
             text = "This master no longer leads: whether the framework got this is not known"
             for (_, operation_id), asker in self.instructions.items():
                 ctx.send(asker, OperationResult(operation_id, False, "unavailable", text))
@@ -223,7 +224,7 @@ class MasterLeading(Actor):
 
     def refuse(self, ctx: Context, to: Address, about: Message, reason: str, text: str, fatal: bool = False) -> None:
         """Say why a message was not acted on."""
-        leader = self.leader if reason == "not-leading" else Address("")
+        leader = self.leader if reason in ASK_ELSEWHERE else Address("")
         operation_id = getattr(about, "operation_id", OperationId(""))
         ctx.send(to, Refused(reason, text, fatal, leader, operation_id, type(about).__name__))
 

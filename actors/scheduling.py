@@ -23,6 +23,7 @@ from mesos_actor.actors.messages.base import Message
 from mesos_actor.actors.messages.containers import FileData
 from mesos_actor.actors.messages.records import SubscriptionRecord, UserRecord
 from mesos_actor.actors.messages.scheduler import (
+    ASK_ELSEWHERE,
     Accept,
     AgentLost,
     Decline,
@@ -216,7 +217,7 @@ class FrameworkActor(FrameworkDoubts):
             self._call(ctx, "on_file", FileData(message.operation_id, 0, 0, error=message.text))
         elif not self._is_asked(sender):
             ctx.warn("stale_sender", sender=sender, kind="Refused", reason=message.reason)
-        elif message.reason == "not-leading":
+        elif message.reason in ASK_ELSEWHERE:
             self._follow(ctx, message.leader)
         elif message.fatal:
             self._refused_for_good(ctx, message)

@@ -100,6 +100,9 @@ class Desk:
                 self._refuse(sender, message.operation_id, "gone", "This state is no longer kept; begin anew")
             else:
                 self._send_piece(sender, message.operation_id, message.index, text, message.offset_bytes)
+        elif replica.machine.state.cluster is None and (message.stale or replica.leadership.ready):
+            text_ = "This master knows of no cluster yet: it waits for the others; see: mesos-actor masters"
+            self._refuse(sender, message.operation_id, "unavailable", text_)
         elif message.stale:
             self._send_first(sender, message.operation_id)
         elif len(self._readers) < MAX_READERS and replica.leadership.read(message.operation_id):

@@ -35,6 +35,7 @@ from mesos_actor.raft.segment import (
     decode_header,
     encode_header,
     encode_record,
+    good_records,
     refuse,
     segment_name,
     segment_sequences,
@@ -68,6 +69,10 @@ class Identity(msgspec.Struct, frozen=True, array_like=True):
     """Of the backup that this was restored from; empty for none."""
     learner: bool = False
     """Its predecessor's disk was lost: it must not vote before the others have taken it in."""
+    founders: tuple[tuple[str, str], ...] = ()
+    """All members with their disks, once each is known to know all others: from then on it may vote."""
+    key_fingerprint: str | None = None
+    """Of the key that the cluster was founded with, empty for none; None: this disk is no member yet."""
 
 
 def read_identity(files: Files) -> Identity | None:
@@ -113,11 +118,13 @@ class _Segment:
 class _Run:
     """Records that go into one segment: the current one, or a new one with this header."""
 
-    __slots__ = ("header", "new", "records", "seed")
+    __slots__ = ("batch", "header", "new", "records", "seed")
 
-    def __init__(self, header: Header, new: bool) -> None:
+    def __init__(self, header: Header, begin_bytes: int = 0) -> None:
         self.header = header
-        self.new = new
+        self.new = not begin_bytes
+        self.batch = begin_bytes
+        """Where what is synced with these records begins; a new segment's header is synced with them."""
         self.seed = header.seed
         self.records: list[bytes] = []
 
@@ -181,6 +188,9 @@ class Journal:
         if header is None:
             if not last:
                 refuse(name, 0, "the segment's header is cut short, and there are later segments")
+            seed = Header(self._storage_id, sequence, reset=False, index=0, term=0, current_term=0, vote=None).seed
+            if any(batch for _, batch in good_records(data, 0, seed)):
+                refuse(name, 0, "the segment's header is gone, and there are records that were synced after it")
             self.cut_bytes += len(data)
             return False
         if header.storage_id != self._storage_id:
@@ -336,18 +346,18 @@ class Journal:
 
     def _record(self, record: AnyRecord) -> None:
         run = self._runs[-1]
-        run.records.append(encode_record(record, run.seed))
+        run.records.append(encode_record(record, run.seed, run.batch))
 
     def _start_run(self, new: bool = False) -> None:
         """What comes goes into the last segment, or into a `new` one when that is large enough."""
         last = self._segments[-1]
         if not new and last.size_bytes < self._segment_bytes:
-            self._runs.append(_Run(last.header, new=False))
+            self._runs.append(_Run(last.header, last.size_bytes))
             return
         if self._runs and not self._runs[-1].records:
             self._runs.pop()  # a segment nobody needs
         sequence = (self._runs[-1].header if self._runs else last.header).sequence + 1
-        self._runs.append(_Run(self._header(sequence, self.last_index, self.last_term), new=True))
+        self._runs.append(_Run(self._header(sequence, self.last_index, self.last_term)))
 
     def _header(self, sequence: int, index: int, term: int, reset: bool = False) -> Header:
         return Header(self._storage_id, sequence, reset, index, term, self._current_term, self._vote)

@@ -18,6 +18,8 @@ TRANSFER_S = 2.0
 """A transfer that has not happened by then is given up."""
 MAX_READS = 1_000
 """Reads that wait for their round; more are refused."""
+REPLACE_SILENT_S = 3.0
+"""A fresh disk that has not asked for so long is given up; it asks twice a second."""
 MAX_BATCHES_AT_ONCE = 8
 """Messages of entries that one follower is sent in one go; the rest follows its answers."""
 
@@ -41,13 +43,16 @@ class _Transfer:
 
 
 class _Replacement:
-    __slots__ = ("name", "proposed", "round", "storage_id")
+    __slots__ = ("asked_s", "name", "proposed", "round", "storage_id", "wanted_index")
 
-    def __init__(self, name: str, storage_id: str, round_: int) -> None:
+    def __init__(self, name: str, storage_id: str, round_: int, wanted_index: int, now_s: float) -> None:
         self.name = name
         self.storage_id = storage_id
         self.round = round_
-        """Every other member must answer this round or a later one."""
+        """Enough other members must answer this round or a later one, for they alone commit the change."""
+        self.wanted_index = wanted_index
+        """The new disk must have the log so far before it takes part, so that it is of use at once."""
+        self.asked_s = now_s
         self.proposed = False
 
 
@@ -64,6 +69,8 @@ class Leadership:
         self._reads: list[_Read] = []
         self._transfer: _Transfer | None = None
         self._replacement: _Replacement | None = None
+        #: master -> the fresh disk that has asked for its place in this term
+        self._asking: dict[str, str] = {}
         self._blob: Blob | None = None
 
     @property
@@ -95,6 +102,7 @@ class Leadership:
 
     def _end(self) -> None:
         self._reads.clear()
+        self._asking.clear()
         self._transfer = self._replacement = self._blob = None
 
     def flush(self) -> None:
@@ -144,7 +152,8 @@ class Leadership:
             if message.next_index > 0 and progress.refused(message.next_index):
                 self._send(peer)
             return
-        if progress.acknowledged(min(message.next_index, self._replica.journal.last_index + 1)):
+        news = progress.acknowledged(min(message.next_index, self._replica.journal.last_index + 1))
+        if news and progress.counts:
             self._replica.engine.matched(peer, progress.match_index)
         self._send_entries(peer, progress)
 
@@ -157,12 +166,20 @@ class Leadership:
             self._send(peer)
 
     def _answered(self, peer: str, storage_id: str, round_: int) -> Progress | None:
-        replica, progress = self._replica, self.progress.get(peer)
+        """The progress of that disk; None when it is not the one that we send to."""
+        replica, progress, waiting = self._replica, self.progress.get(peer), self._replacement
         if progress is None:
             return None
-        if not replica.members.speaks_for(peer, storage_id):
-            if self._replacement is None or self._replacement.name != peer:
-                self._refuse_disk(peer, storage_id)
+        counts = replica.members.counts(peer, storage_id)
+        if waiting is not None and waiting.name == peer:
+            if storage_id == waiting.storage_id:
+                progress.answered_s = replica.now_s
+                return progress
+            if not counts or round_ < waiting.round:
+                return None  # what its predecessor said before
+            progress = self._give_up_replacement()
+        elif not counts:
+            self._refuse_disk(peer, storage_id)
             return None
         replica.engine.heard_from(peer, replica.now_s)
         progress.answered_s = replica.now_s
@@ -173,7 +190,7 @@ class Leadership:
         """Tell a disk that was replaced, or is of another past, so that it ends instead of following in vain."""
         replica = self._replica
         disk = replica.machine.disk_of(peer)
-        if self.ready and disk:
+        if self.ready and disk not in ("", storage_id) and self._asking.get(peer) != storage_id:
             replica.send(peer, replica.members.hello(replica.engine.term, peer, storage_id, disk))
             replica.members.complaints.append(
                 f"master {peer} speaks with another disk ({storage_id[:8]}) than the registry knows ({disk[:8]}): if "
@@ -214,40 +231,63 @@ class Leadership:
         if not self.progress:
             return "there is no other master"
         if not target:
-            target = max(self.progress, key=lambda peer: (self.progress[peer].match_index, peer))
+            target = max(self.progress, key=lambda peer: (self._counted_index(peer), peer))
         if target == replica.name:
             return f"{target} leads already"
         if target not in self.progress:
             return f"{target} is not a master of this cluster"
+        if not self.progress[target].counts:
+            return f"{target} has a new disk that is not let in yet"
         if self._transfer is not None:
             return f"the lead is just being given to {self._transfer.target}"
         self._transfer = _Transfer(target, replica.now_s + TRANSFER_S)
         self.broadcast()
         return ""
 
+    def _counted_index(self, peer: str) -> int:
+        progress = self.progress[peer]
+        return progress.match_index if progress.counts else -1
+
     def replace(self, name: str, storage_id: str) -> None:
-        """A fresh disk asks to speak for `name`: see membership.py."""
+        """A fresh disk asks, twice a second, to speak for `name`: see membership.py."""
         replica, waiting = self._replica, self._replacement
-        if not self.ready or name not in self.progress or (waiting is not None and waiting.name != name):
+        if not self.ready or name not in self.progress:
             return
-        if waiting is None or waiting.storage_id != storage_id:
-            self._replacement = _Replacement(name, storage_id, self._round + 1)
-            self._begin_anew(name)
+        self._asking[name] = storage_id
+        if waiting is None or (waiting.name == name and waiting.storage_id != storage_id and not waiting.proposed):
+            self._replacement = _Replacement(
+                name, storage_id, self._round + 1, replica.journal.last_index, replica.now_s
+            )
+            self._begin_anew(name, counts=False)
             self.broadcast()
-        elif not waiting.proposed:
-            silent = [peer for peer in self._unheard(waiting) if replica.now_s - self.progress[peer].answered_s > 1]
-            if silent:
-                replica.members.complaints.append(
-                    f"{name} cannot have its new disk while {', '.join(silent)} does not answer: all other masters must"
-                )
+        elif (waiting.name, waiting.storage_id) == (name, storage_id):
+            waiting.asked_s = replica.now_s
+        else:
+            replica.members.complaints.append(
+                f"{name} waits with its new disk until that of {waiting.name} ({waiting.storage_id[:8]}) is let in"
+            )
 
-    def _unheard(self, waiting: _Replacement) -> list[str]:
-        return [peer for peer, p in self.progress.items() if peer != waiting.name and p.round < waiting.round]
+    def _may_propose(self, waiting: _Replacement) -> bool:
+        """Whether it is likely to be committed soon, by the other members, and the new disk to be of use then."""
+        answered = sum(peer != waiting.name and p.round >= waiting.round for peer, p in self.progress.items())
+        enough = (answered + 1) * 2 > len(self.progress) + 1
+        return enough and self.progress[waiting.name].match_index >= waiting.wanted_index
 
-    def _begin_anew(self, name: str) -> None:
-        """Nothing that its former disk acknowledged counts any more."""
-        self.progress[name] = Progress(self._replica.journal.last_index + 1, self._replica.now_s)
+    def _give_up_replacement(self) -> Progress:
+        """The new disk is gone, or the former one back."""
+        waiting = self._replacement
+        assert waiting is not None and not waiting.proposed
+        self._replacement = None
+        self._asking.pop(waiting.name, None)
+        return self._begin_anew(waiting.name, counts=True)
+
+    def _begin_anew(self, name: str, counts: bool) -> Progress:
+        """Nothing that another disk of this master acknowledged counts any more."""
+        progress = Progress(self._replica.journal.last_index + 1, self._replica.now_s)
+        progress.counts = counts
+        self.progress[name] = progress
         self._replica.engine.matched(name, 0)
+        return progress
 
     # -- as time goes on ----------------------------------------------------------------------------------------------
 
@@ -263,7 +303,12 @@ class Leadership:
         elif transfer is not None and not transfer.sent and self._has_all(transfer.target):
             transfer.sent = True
             self._replica.send(transfer.target, TakeOver(self._replica.origin))
-        if waiting is not None and not waiting.proposed and not self._unheard(waiting):
+        if waiting is None or waiting.proposed:
+            return
+        if now_s - waiting.asked_s > REPLACE_SILENT_S:
+            self._replica.members.complaints.append(f"the new disk of {waiting.name} does not ask any more: given up")
+            self._give_up_replacement()
+        elif self._may_propose(waiting):
             waiting.proposed = True
             command = ReplaceMember(waiting.name, waiting.storage_id, int(now_s * 1_000_000))
             operation_id = OperationId(f"replace {waiting.name} {waiting.storage_id}")
@@ -273,9 +318,11 @@ class Leadership:
     def _has_all(self, peer: str) -> bool:
         return self.progress[peer].match_index == self._replica.journal.last_index
 
-    def applied(self, index: int) -> None:
+    def applied(self) -> None:
         """The state has changed: the fresh disk may be a member now."""
         waiting = self._replacement
         if waiting is not None and self._replica.machine.disk_of(waiting.name) == waiting.storage_id:
             self._replacement = None
-            self._begin_anew(waiting.name)
+            progress = self.progress[waiting.name]
+            progress.counts = True
+            self._replica.engine.matched(waiting.name, progress.match_index)

@@ -11,6 +11,7 @@ paper, section 8). A proposal of another term than its entry's is refused: it is
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import NamedTuple
 
 import msgspec
 
@@ -213,16 +214,23 @@ class Machine:
         self._requests = OrderedDict()
 
 
-def disks_named_in(data: bytes) -> dict[str, str]:
-    """Master -> storage id, of an entry that changes which disks speak; empty for all others."""
+class NamedDisks(NamedTuple):
+    """What an entry says of which disk (storage id) speaks for which master. `founding`: of all of them, the first."""
+
+    disks: dict[str, str]
+    founding: bool
+
+
+def disks_named_in(data: bytes) -> NamedDisks | None:
+    """Of an entry that changes which disks speak; None for all others."""
     proposal = decode_proposal(data)
     match proposal.command if proposal is not None else None:
         case FoundCluster() as founded:
-            return dict(founded.members)
+            return NamedDisks(dict(founded.members), founding=True)
         case ReplaceMember() as replaced:
-            return {replaced.name: replaced.storage_id}
+            return NamedDisks({replaced.name: replaced.storage_id}, founding=False)
         case _:
-            return {}
+            return None
 
 
 def _client_of(operation_id: OperationId) -> tuple[str, int]:

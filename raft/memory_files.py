@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import errno
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from mesos_actor.actors.errors import StorageError
 from mesos_actor.raft.file_names import checked_name, explained
 
+SECTOR_BYTES = 512
+"""What a disk writes whole or not at all."""
 REPLACE_STEPS = ("begin", "written", "synced", "renamed", "done")
 """Where `die_in_replace` can be: after this step. Only from `done` on is the new file sure to be found again."""
 
@@ -124,10 +126,12 @@ class MemoryFiles:
         keep_bytes: Mapping[str, int] | None = None,
         torn: Mapping[str, bytes] | None = None,
         undo_removals: int = 0,
+        holes: Mapping[str, Collection[int]] | None = None,
     ) -> None:
         """The host loses power: back to what is safe, and of `keep_bytes` so much more of a file's unsynced tail.
-        `torn`, by file, is put behind that: blocks that were given to the file and never written. The last
-        `undo_removals` removals come back, if they can."""
+        `torn`, by file, is put behind that: blocks that were given to the file and never written. `holes`: sectors of
+        SECTOR_BYTES, by number in the file, whose unsynced part was not written either. The last `undo_removals`
+        removals come back, if they can."""
         self._failed = ""
         for name, file in self._renamed.items():
             if file is None:
@@ -143,13 +147,26 @@ class MemoryFiles:
             if file.found_bytes is None and name not in keep_bytes:
                 del self._files[name]
                 continue
-            del file.data[(file.found_bytes or 0) + keep_bytes.get(name, 0) :]
+            safe = file.found_bytes or 0
+            del file.data[safe + keep_bytes.get(name, 0) :]
+            for sector in (holes or {}).get(name, ()):
+                begin, end = max(safe, sector * SECTOR_BYTES), min(len(file.data), (sector + 1) * SECTOR_BYTES)
+                file.data[begin:end] = bytes(max(0, end - begin))
             file.data += torn.get(name, b"")
             file.found_bytes = len(file.data)
 
     def tear(self, rng: random.Random) -> None:
-        """The host loses power while it writes: of each unsynced tail any prefix is found again."""
-        self.crash({name: rng.randint(0, tail) for name, tail in self.unsynced_bytes().items()})
+        """The host loses power while it writes: of each unsynced tail any prefix is found again, or any sectors."""
+        tails = self.unsynced_bytes()
+        if rng.random() < 0.5:
+            self.crash({name: rng.randint(0, tail) for name, tail in tails.items()})
+            return
+        holes = {}
+        for name in tails:
+            file = self._files[name]
+            first, last = (file.found_bytes or 0) // SECTOR_BYTES, len(file.data) // SECTOR_BYTES
+            holes[name] = [sector for sector in range(first, last + 1) if rng.random() < 0.5]
+        self.crash(tails, holes=holes)
 
     def unsynced_bytes(self) -> dict[str, int]:
         """Name -> bytes of its tail that are not safe, of files that have such a tail or are not safe themselves."""

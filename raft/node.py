@@ -110,7 +110,6 @@ class RegistryPort:
         self._timer: TimerHandle | None = None
         self._timer_s = 0.0
         self._refused_senders: set[str] = set()
-        self._key_checked = False
         self._closed = False
 
     # -- the port -----------------------------------------------------------------------------------------------------
@@ -147,18 +146,19 @@ class RegistryPort:
         self._settling = True
 
     def _check_key(self) -> None:
-        """Once, as soon as the records are those of a cluster that knows this disk: what a backup says of its key is
-        void. Raises StorageError."""
-        machine, identity = self.replica.machine, self.replica.members.identity
-        cluster = machine.state.cluster
-        if self._key_checked or cluster is None or machine.disk_of(self.me) != identity.storage_id:
-            return
-        if cluster.key_fingerprint != self._key_fingerprint:
+        """It is kept on the disk as soon as the records are those of a cluster that knows this disk (what a backup says
+        of its key is void), since a master with another one is never told anything. Raises StorageError."""
+        machine, members = self.replica.machine, self.replica.members
+        cluster, known = machine.state.cluster, members.identity.key_fingerprint
+        if known is None and cluster is not None and machine.disk_of(self.me) == members.identity.storage_id:
+            known = cluster.key_fingerprint
+            members.identity = msgspec.structs.replace(members.identity, key_fingerprint=known)
+            members.unsaved = True
+        if known not in (None, self._key_fingerprint):
             raise StorageError(
-                f"registry: cluster {cluster.cluster_id} has the key {cluster.key_fingerprint or '(none)'}, and this "
-                f"master was given {self._key_fingerprint or '(none)'}; start it with the cluster's own --key-dir"
+                f"registry: this cluster has the key {known or '(none)'}, and this master was given "
+                f"{self._key_fingerprint or '(none)'}; start it with the cluster's own --key-dir"
             )
-        self._key_checked = True
 
     def on_message(self, sender: Address, cause: str, principal: Principal, message: Message) -> None:
         if isinstance(message, PEER_MESSAGES):
@@ -215,11 +215,29 @@ class RegistryPort:
     # -- a turn -------------------------------------------------------------------------------------------------------
 
     def _settle(self) -> None:
-        """Everything that was written is safe now; then all that waited for it."""
+        """One turn, if there is a process to have it. A bug ends the process as a bad disk would: a replica that has
+        stopped halfway must not go on, and one that is started again knows nothing that is not on its disk."""
         self._settling = False
         if self._closed:
             return
+        try:
+            self._turn()
+        except StorageError:
+            raise
+        except Exception as error:
+            self._settling = True  # there is no next turn
+            text = f"registry: a bug has stopped this replica halfway, and it must not go on: {error!r}"
+            self._outlet.call_later(0, lambda: self._end(text))
+            raise  # to be logged with its traceback
+
+    @staticmethod
+    def _end(text: str) -> None:
+        raise StorageError(text)
+
+    def _turn(self) -> None:
+        """Everything that was written is safe now; then all that waited for it."""
         replica = self.replica
+        self._keep_identity()
         self._sync()
         replica.tick(self._now_s())
         self._sync()
@@ -229,14 +247,14 @@ class RegistryPort:
         for index, term, result in applied:
             if index in self._pending:
                 self._answer(index, term, result)
-        if replica.members.settle():
-            write_identity(self._files, replica.members.identity)
-            self._log("registry_member", disk=replica.members.identity.storage_id[:8])
+        self._compact()
         self._check_key()
+        if replica.members.settle():
+            self._log("registry_member", disk=replica.members.identity.storage_id[:8])
+        self._keep_identity()
         self._found_if_needed()
         self._tell_master()
         self._desk.settle()
-        self._compact()
         for text in replica.members.complaints:
             self._log("registry_warning", "warning", text=text)
         replica.members.complaints.clear()
@@ -251,6 +269,12 @@ class RegistryPort:
         alone = engine.leads and not engine.others and engine.commit_index < journal.last_index
         return alone or engine.applied_index < engine.commit_index or journal.dirty or bool(self.replica.outbox)
 
+    def _keep_identity(self) -> None:
+        """Before anything is said that depends on it."""
+        if self.replica.members.unsaved:
+            write_identity(self._files, self.replica.members.identity)
+            self.replica.members.unsaved = False
+
     def _sync(self) -> None:
         if self.replica.journal.dirty:
             self.replica.journal.sync()
@@ -260,8 +284,10 @@ class RegistryPort:
             self._outlet.send(address(Node(f"tcp://{name}"), self._outlet.name), message)
 
     def _compact(self) -> None:
+        """Keep a snapshot when it is time, or when what it holds must be known at the next start already."""
         replica = self.replica
-        if replica.engine.applied_index - replica.snapshot_index >= self.settings.compact_entries:
+        due = replica.engine.applied_index - replica.snapshot_index >= self.settings.compact_entries
+        if due or replica.members.changed:
             size = replica.take_snapshot(self.settings.keep_entries)
             self._log("registry_snapshot", index=replica.snapshot_index, bytes=size)
 

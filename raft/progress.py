@@ -28,7 +28,7 @@ class Blob:
 class Progress:
     """`match_index`: what is safely there, of our log. `next_index`: what to send next, hoping for the best."""
 
-    __slots__ = ("answered_s", "blob", "match_index", "next_index", "offset_bytes", "probing", "round")
+    __slots__ = ("answered_s", "blob", "counts", "match_index", "next_index", "offset_bytes", "probing", "round")
 
     def __init__(self, next_index: int, now_s: float) -> None:
         self.match_index = 0
@@ -39,6 +39,8 @@ class Progress:
         self.round = 0
         """The newest round that it has answered."""
         self.answered_s = now_s
+        self.counts = True
+        """False for a fresh disk that is not let in yet: it is sent the log and decides nothing."""
         self.blob: Blob | None = None
         """The snapshot that it is being sent."""
         self.offset_bytes = 0

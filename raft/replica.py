@@ -126,7 +126,7 @@ class Replica:
     @property
     def state(self) -> str:
         """As in MemberDescription."""
-        if self.members.waiting and not self.members.may_vote:
+        if self.members.waiting and not self.members.may_stand:
             return "founding" if self.members.identity.founding else "learner"
         return self.engine.state
 
@@ -158,7 +158,7 @@ class Replica:
                 self.send(peer, self.members.hello(engine.term))
         if not engine.leads and now_s > engine.election_deadline_s and not self._is_free_to_campaign():
             engine.postpone_election(now_s)
-            if self.members.may_vote:
+            if self.members.may_stand:
                 self._ask_first()
         campaigning = self._taking_over
         engine.tick(now_s)
@@ -167,7 +167,7 @@ class Replica:
         self.leadership.look_after(now_s)
 
     def _is_free_to_campaign(self) -> bool:
-        if not self.members.may_vote:
+        if not self.members.may_stand:
             return False
         free, self._may_campaign = self._may_campaign or not self.members.others, False
         return free
@@ -213,12 +213,13 @@ class Replica:
         self._HANDLERS[type(message)](self, peer, message)
 
     def _on_hello(self, peer: str, message: Hello) -> None:
-        self.members.on_hello(peer, message)
+        if self.members.on_hello(peer, message):
+            self._hello_at_s = self.now_s  # it waits to hear that it was heard
         if not message.answer:
             self.send(peer, self.members.hello(self.engine.term, peer, message.origin.storage_id))
         if tuple(message.members) != self.members.identity.members:
             return  # another list has other majorities: such a disk must never be let in
-        if message.learner and not self.members.speaks_for(peer, message.origin.storage_id):
+        if message.learner and not self.members.counts(peer, message.origin.storage_id):
             self.leadership.replace(peer, message.origin.storage_id)
 
     # -- votes --------------------------------------------------------------------------------------------------------
@@ -235,7 +236,7 @@ class Replica:
 
     def _on_request_vote(self, peer: str, message: RequestVote) -> None:
         engine, term = self.engine, message.origin.term
-        if not self.members.may_vote or not self.members.speaks_for(peer, message.origin.storage_id):
+        if not self.members.may_give_votes or not self.members.knows(peer, message.origin.storage_id):
             return
         if message.pre:
             newer = (message.last_term, message.last_index) >= (self.journal.last_term, self.journal.last_index)
@@ -257,7 +258,7 @@ class Replica:
             self.adopt(message.origin.term)
             return
         wanted = message.granted and message.term == self._asked_term and peer not in self._granted
-        if not wanted or not self.members.speaks_for(peer, message.origin.storage_id):
+        if not wanted or not self.members.counts(peer, message.origin.storage_id):
             return
         if message.pre and message.term == engine.term + 1 and not engine.leads:
             self._granted.add(peer)
@@ -270,14 +271,14 @@ class Replica:
 
     def _on_take_over(self, peer: str, message: TakeOver) -> None:
         engine = self.engine
-        if message.origin.term == engine.term and peer == engine.leader and self.members.may_vote:
+        if message.origin.term == engine.term and peer == engine.leader and self.members.may_stand:
             self._may_campaign = self._taking_over = True
             engine.election_deadline_s = 0.0
 
     def adopt(self, term: int) -> None:
         """A newer term exists. A learner marks its vote in it as given: its predecessor may have given it."""
         self._may_campaign = self._taking_over = False
-        self.engine.adopt_term(term, None if self.members.may_vote else self.name)
+        self.engine.adopt_term(term, None if self.members.may_stand else self.name)
 
     # -- following ----------------------------------------------------------------------------------------------------
 
@@ -383,6 +384,7 @@ class Replica:
         self.engine.rebase(snapshot.index)
         self.snapshot_index = snapshot.index
         self.members.applied(snapshot.index)
+        self.members.changed = False  # that snapshot is kept
         self.members.check_own_disk()
 
     # -- leading ------------------------------------------------------------------------------------------------------
@@ -422,7 +424,7 @@ class Replica:
                 self.observe(index, term, data)
             engine.applied_index = index
             self.members.applied(index)
-            self.leadership.applied(index)
+            self.leadership.applied()
         return done
 
     def take_snapshot(self, keep_entries: int) -> int:
@@ -433,6 +435,7 @@ class Replica:
         image = self.machine.image()
         self._snapshots.save(Snapshot(index, term, image))  # safe before anything of the log goes
         self.snapshot_index = index
+        self.members.changed = False
         self.journal.trim(index, keep_entries)
         return len(image)
 

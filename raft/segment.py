@@ -1,11 +1,16 @@
 """One file of the log, as bytes: a header of fixed size, then records.
 
     header  magic (8)  version (4)  crc32 (4)  length (2)  msgpack of Header, padded with zeros to 512 bytes in all
-    record  magic (2)  crc32 (4)  length (4)  msgpack: ["e", index, term, command] or ["v", term, vote]
+    record  magic (2)  crc32 (4)  length (4)  batch (4)  msgpack: ["e", index, term, command] or ["v", term, vote]
 
 A header's size is fixed, so that one cut short by a crash is told from one that was damaged. A record's checksum covers
 its length and begins with a number of its own for each disk and segment: blocks of other files that turn up here, and
 commands that contain what looks like a record, are not taken for one.
+
+`batch` is where in the file the records begin that were synced together with this one. A power cut may leave any of the
+sectors of one unsynced write and none of the others, which then read as zeros. So a record that cannot be read, with
+good ones behind it, is the trace of a power cut when all of those are of a batch that began before it, and there is an
+empty sector in between: then nobody was ever told of any of them. Everything else is damage.
 """
 
 from __future__ import annotations
@@ -13,6 +18,7 @@ from __future__ import annotations
 import re
 import struct
 import zlib
+from collections.abc import Iterator
 from typing import NoReturn
 
 import msgspec
@@ -23,7 +29,7 @@ from mesos_actor.raft.sealed import HEAD_BYTES, Newer, Unusable, seal, unseal
 Entry = tuple[bytes, int, int]
 """`(command, index, term)`"""
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 HEADER_BYTES = 512
 MAX_COMMAND_BYTES = 1 << 20
 """A larger command is refused: it would hold up the replication of all others (etcd's default is 1.5 MiB)."""
@@ -34,12 +40,14 @@ MAX_BODY_BYTES = MAX_COMMAND_BYTES + 64
 
 _MAGIC = b"mactlog\n"
 _RECORD_MAGIC = b"\xd5R"
-_RECORD = struct.Struct("<2sII")
+_RECORD = struct.Struct("<2sIII")
 _RECORD_BYTES = _RECORD.size
 _CHECKED_FROM = 6
-"""The checksum covers a record from here on: its length and its body."""
+"""The checksum covers a record from here on: its length, its batch and its body."""
+SECTOR_BYTES = 512
+"""What a disk writes whole or not at all; a header is one."""
 _LENGTH = struct.Struct("<H")
-_U32 = struct.Struct("<I")
+_LENGTH_AND_BATCH = struct.Struct("<II")
 _SEED = struct.Struct("<16sQ")
 _NAME = re.compile(r"log-([0-9a-f]{16})")
 
@@ -109,11 +117,15 @@ def encode_header(header: Header) -> bytes:
 
 def decode_header(name: str, data: bytes) -> Header | None:
     """The header of the file `name`; None when a crash kept it from being written. Raises StorageError when it is
-    damaged or of a newer release."""
-    if len(data) < HEADER_BYTES or not any(data):
+    damaged or of another release."""
+    if len(data) < HEADER_BYTES or not any(data[:HEADER_BYTES]):
         return None
     try:
         body = unseal(_MAGIC, FORMAT_VERSION, data[:HEADER_BYTES])
+        if data[:HEADER_BYTES] != seal(_MAGIC, FORMAT_VERSION, bytes(body)):
+            raise StorageError(
+                f"{name}: it was written by an earlier release, whose logs this one cannot read; {REPAIR}"
+            )
         (length,) = _LENGTH.unpack_from(body)
         return _HEADER_DECODER.decode(body[_LENGTH.size : _LENGTH.size + length])
     except Newer as error:
@@ -122,11 +134,12 @@ def decode_header(name: str, data: bytes) -> Header | None:
         refuse(name, 0, f"the segment's header is damaged: {error}")
 
 
-def encode_record(record: AnyRecord, seed: int) -> bytes:
-    """One record of the segment whose seed it is."""
+def encode_record(record: AnyRecord, seed: int, batch: int) -> bytes:
+    """One record of the segment whose seed it is; its `batch` began there."""
     body = _ENCODER.encode(record)
     length = len(body)
-    return _RECORD.pack(_RECORD_MAGIC, zlib.crc32(body, zlib.crc32(_U32.pack(length), seed)), length) + body
+    checksum = zlib.crc32(body, zlib.crc32(_LENGTH_AND_BATCH.pack(length, batch), seed))
+    return _RECORD.pack(_RECORD_MAGIC, checksum, length, batch) + body
 
 
 class Replayed:
@@ -165,7 +178,7 @@ class Replayed:
         view, unpack, crc32, decode = memoryview(data), _RECORD.unpack_from, zlib.crc32, _DECODER.decode
         at, next_index, lowest = HEADER_BYTES, entries[-1][1] + 1, header.index + 1
         while at + _RECORD_BYTES <= size:
-            magic, checksum, length = unpack(data, at)
+            magic, checksum, length, _ = unpack(data, at)
             begin = at + _RECORD_BYTES
             end = begin + length
             if magic != _RECORD_MAGIC or length > MAX_BODY_BYTES or end > size:
@@ -202,15 +215,32 @@ def _check_tail(name: str, data: bytes, at: int, seed: int, last: bool) -> None:
     """Raises StorageError unless what is not readable from `at` on can be what a crash left of the last write."""
     if not last:
         refuse(name, at, "a damaged record, and there are later segments")
+    for found, batch in good_records(data, at + 1, seed):
+        if batch > at or not _has_hole(data, at, found):
+            refuse(name, at, f"a damaged record, and there is a good one behind it at byte {found}")
+
+
+def good_records(data: bytes, begin: int, seed: int) -> Iterator[tuple[int, int]]:
+    """Where there are undamaged records from `begin` on, and where their batches began."""
     view = memoryview(data)
-    found = data.find(_RECORD_MAGIC, at + 1)
+    found = data.find(_RECORD_MAGIC, begin)
     while found >= 0 and found + _RECORD_BYTES <= len(data):
-        _, checksum, length = _RECORD.unpack_from(data, found)
+        _, checksum, length, batch = _RECORD.unpack_from(data, found)
         end = found + _RECORD_BYTES + length
         fits = length <= MAX_BODY_BYTES and end <= len(data)
         if fits and zlib.crc32(view[found + _CHECKED_FROM : end], seed) == checksum:
-            refuse(name, at, f"a damaged record, and there is a good one behind it at byte {found}")
+            yield found, batch
         found = data.find(_RECORD_MAGIC, found + 1)
+
+
+def _has_hole(data: bytes, begin: int, end: int) -> bool:
+    """Whether a sector, or what of it is behind `begin`, was never written."""
+    while begin < end:
+        next_sector = (begin // SECTOR_BYTES + 1) * SECTOR_BYTES
+        if not any(data[begin:next_sector]):
+            return True
+        begin = next_sector
+    return False
 
 
 def refuse(name: str, offset_bytes: int, what: str) -> NoReturn:

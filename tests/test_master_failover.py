@@ -96,7 +96,7 @@ def test_whoever_waits_for_the_registry_is_answered_when_the_lead_is_lost() -> N
     world.deliver(REGISTRY, Following(Term(2), NEXT), "local")
 
     refused = world.one(CLI, Refused)
-    assert ("not-leading", NEXT, OperationId("w")) == (refused.reason, refused.leader, refused.operation_id)
+    assert ("deposed", NEXT, OperationId("w")) == (refused.reason, refused.leader, refused.operation_id)
 
 
 def test_a_former_leaders_timers_touch_nothing() -> None:

@@ -113,6 +113,10 @@ class Hello(Message, frozen=True):
     answer: bool = False
     disk: str = ""
     """From a leader to a disk whose word does not count: the one that speaks for that master."""
+    heard: dict[str, str] = {}
+    """From a founder: every master that it has heard of, itself too, with its disk."""
+    on_record: bool = False
+    """In an answer: the registry says that the disk which has asked speaks for its master."""
 
 
 # -- from operators -------------------------------------------------------------------------------------------------

@@ -218,11 +218,17 @@ class OperationResult(Message, frozen=True):
     data: bytes = b""
 
 
+ASK_ELSEWHERE = frozenset({"not-leading", "deposed"})
+"""Reasons of Refused after which another master should be asked."""
+
+
 class Refused(Message, frozen=True):
     """Your message was not acted on. `fatal`: you no longer take part (removed, failed over, not authorized).
 
     Reasons: `not-leading` (then `leader` says who does, if known), `not-subscribed`, `removed`, `failed-over`,
-    `invalid`, `unauthorized`, `malformed`, `unknown-message`, `full`, `unavailable`.
+    `invalid`, `unauthorized`, `malformed`, `unknown-message`, `full`. After two more it may have been acted on all the
+    same: `unavailable` (no answer in time) and `deposed` (this master lost the lead before it knew; `leader` as above).
+    Asking again under the same operation id is always harmless: whoever leads does it once.
     """
 
     reason: str

@@ -29,8 +29,6 @@ HEALED_S = 60.0
 PATIENCE_US = (150_000, 500_000, 2_000_000)
 """An operator that is not answered by then does not know what became of it. Impatient ones find new leaders soon, while
 patient ones still wait for the old."""
-STEPPED_DOWN = "This master no longer leads"
-"""Said of operations that were proposed already: the next leader may have them in its log."""
 INITIAL = 0
 SECOND_US = 1_000_000
 
@@ -128,16 +126,13 @@ class Operator(Actor):
             self._end(ctx, "ok" if message.ok else "failed")
         elif isinstance(message, RegistryPiece):
             assert len(message.data) == message.total_bytes
-            if b'"cluster_id":""' in message.data:
-                self._end(ctx, "failed")  # it leads, and has not founded the cluster yet
-                return
             for record in decode_backup(message.data).records:
                 if isinstance(record, WeightRecord):
                     asked.read[record.role] = record.weight_milli
             self._end(ctx, "ok")
         elif isinstance(message, Refused):
             self._target = message.leader or ctx.rng.choice(self._masters)
-            unsure = message.reason == "unavailable" or message.text == STEPPED_DOWN
+            unsure = message.reason in ("unavailable", "deposed")
             self._end(ctx, "unknown" if unsure else "failed")
 
     def _end(self, ctx: Context, outcome: str) -> None:

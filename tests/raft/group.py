@@ -148,6 +148,7 @@ class Group:
     def settle(self, name: str) -> None:
         """Sync, tick, sync, send, apply, answer."""
         replica = self.up[name]
+        self.keep_identity(name)
         self.sync(replica)
         replica.tick(self.now_s)
         self.sync(replica)
@@ -157,13 +158,20 @@ class Group:
             expected, operation = self._pending[name].pop(index, (0, OperationId("")))
             if result is not None and term == expected and result.operation_id == operation:
                 self.answers[operation] = (name, index, result)
-        if replica.members.settle():
-            write_identity(self.files[name], replica.members.identity)
-        self._found_if_needed(name)
-        if replica.engine.applied_index - replica.snapshot_index >= self.compact_entries:
+        due = replica.engine.applied_index - replica.snapshot_index >= self.compact_entries
+        if due or replica.members.changed:
             replica.take_snapshot(self.keep_entries)
+        replica.members.settle()
+        self.keep_identity(name)
+        self._found_if_needed(name)
         self.complaints += [(name, text) for text in replica.members.complaints]
         replica.members.complaints.clear()
+
+    def keep_identity(self, name: str) -> None:
+        members = self.up[name].members
+        if members.unsaved:
+            write_identity(self.files[name], members.identity)
+            members.unsaved = False
 
     def sync(self, replica: Replica) -> None:
         """(A place to plant a bug.)"""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import pytest
 
 from mesos_actor.actors.ids import Role
-from tests.raft import faults
 from tests.raft.faults import KINDS, ROLES, History, HistoryError, Trial, run_seed, setting
 
 EVERYDAY = (4, 6, 9)
@@ -39,15 +38,6 @@ def test_seeds_go_through_all_combinations() -> None:
     assert len(found) == 2 * 2 * 3
     assert {kind for seed in range(12) for kind in setting(seed).kinds} == set(KINDS)
     assert {setting(seed).early for seed in range(24)} == {True, False}
-
-
-@pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason="a deposed master says `not-leading` of what it has proposed: master_leading.py")
-def test_not_leading_means_that_nothing_happened(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`Refused: your message was not acted on`; a client asks the next leader again, and it is done twice."""
-    monkeypatch.setattr(faults, "STEPPED_DOWN", "(nothing)")
-    for seed in (2, 4, 7, 10):
-        run_seed(seed)
 
 
 # -- the judge itself -------------------------------------------------------------------------------------------------

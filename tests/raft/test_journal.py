@@ -310,7 +310,7 @@ def test_a_damaged_identity_is_refused() -> None:
 
 def test_a_newer_release_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal_module, "_IDENTITY_VERSION", 2)
-    monkeypatch.setattr(segment_module, "FORMAT_VERSION", 2)
+    monkeypatch.setattr(segment_module, "FORMAT_VERSION", segment_module.FORMAT_VERSION + 1)
     files, _ = begun()
     write_identity(files, ME)
     monkeypatch.undo()
@@ -403,6 +403,85 @@ def test_a_record_in_the_middle_is_not_passed_over() -> None:
         Journal.open(files, ME)
 
 
+def _interrupted(entries: int, holes: set[int]) -> tuple[MemoryFiles, Journal, int]:
+    """The power went while the last `entries` of 200 bytes were written in one go; their index before that."""
+    files, journal = filled(5)
+    before = journal.last_index
+    for index in range(before + 1, before + entries + 1):
+        journal.add(b"%d" % (index % 10) * 200, index, 1)
+    with pytest.raises(Died):
+        _die_at_sync(files, journal)
+    files.crash(files.unsynced_bytes(), holes={FIRST: holes})
+    return files, journal, before
+
+
+def test_sectors_of_one_write_may_be_missing() -> None:
+    """Nobody was told of any entry of it: all from the first hole on are cut off."""
+    files, _, before = _interrupted(20, {3, 5})
+    again = Journal.open(files, ME)
+
+    assert before < again.last_index < before + 20
+    assert again.cut_bytes > 2_000
+    assert everything(Journal.open(files, ME)) == everything(again)
+
+
+def test_the_first_sector_of_a_write_may_be_missing() -> None:
+    files, _, before = _interrupted(20, {1})
+    assert len(files.read(FIRST)) > 4_000
+    assert Journal.open(files, ME).last_index == before
+
+
+def test_a_hole_before_what_was_synced_later_is_damage() -> None:
+    """Somebody was told."""
+    files, journal = filled(0)
+    for index in range(2, 42):
+        journal.add(b"x" * 100, index, 1)
+        if index in (21, 41):
+            journal.sync()
+    data = files.read(FIRST)
+    files.truncate(FIRST, 1024)
+    files.append(FIRST, bytes(512) + data[1536:])
+    files.sync()
+    with pytest.raises(StorageError, match=r"a damaged record, and there is a good one behind"):
+        Journal.open(files, ME)
+
+
+def test_a_changed_byte_in_the_last_write_is_damage() -> None:
+    """A power cut leaves no such thing."""
+    files, _, _ = _interrupted(20, set())
+    files.corrupt(FIRST, 1_600, 8)
+    with pytest.raises(StorageError, match=r"a damaged record, and there is a good one behind"):
+        Journal.open(files, ME)
+
+
+def test_a_header_that_is_gone_is_missed_when_more_was_synced() -> None:
+    files, _ = filled(3)
+    data = files.read(FIRST)
+    files.truncate(FIRST, 0)
+    files.append(FIRST, bytes(HEADER_BYTES) + data[HEADER_BYTES:])
+    with pytest.raises(StorageError, match="header is gone, and there are records that were synced after it"):
+        Journal.open(files, ME)
+
+
+def test_a_header_that_was_never_written_is_begun_again() -> None:
+    """The power went while header and records of a new segment were written in one go; only the records arrived."""
+    files, journal = filled(10, segment_bytes=600)
+    journal.add(b"x" * 700, journal.last_index + 1, 1)
+    journal.sync()  # that segment is full
+    before = journal.last_index
+    journal.add(b"y" * 700, before + 1, 1)
+    with pytest.raises(Died):
+        _die_at_sync(files, journal)
+    (new,) = files.unsynced_bytes()
+    files.crash(files.unsynced_bytes(), holes={new: {0}})
+    files.on_sync = None
+    assert len(files.read(new)) > HEADER_BYTES
+    again = Journal.open(files, ME, 600)
+
+    assert again.last_index == before
+    assert everything(Journal.open(files, ME, 600)) == everything(again)
+
+
 def test_the_end_of_an_earlier_segment_is_not_cut_off() -> None:
     files, _ = filled(60, segment_bytes=600)
     files.truncate(FIRST, len(files.read(FIRST)) - 1)
@@ -414,7 +493,7 @@ def test_the_end_of_an_earlier_segment_is_not_cut_off() -> None:
 def test_whole_entries_that_are_gone_are_missed() -> None:
     """Nothing is damaged; the next header tells."""
     files, _ = filled(60, segment_bytes=600)
-    vote_bytes = 10 + len(b"\x93\xa1v\x01\xad" + ME.member.encode())
+    vote_bytes = 14 + len(b"\x93\xa1v\x01\xad" + ME.member.encode())
     files.truncate(FIRST, HEADER_BYTES + vote_bytes)
 
     with pytest.raises(StorageError, match=r"the entries 2 to \d are missing before it"):
@@ -438,7 +517,7 @@ def test_a_whole_vote_that_is_gone_is_missed() -> None:
 def _with_record(record: msgspec.Struct) -> MemoryFiles:
     files, journal = filled(3)
     seed = journal._segments[0].header.seed
-    files.append(FIRST, encode_record(record, seed))  # type: ignore[arg-type]
+    files.append(FIRST, encode_record(record, seed, len(files.read(FIRST))))  # type: ignore[arg-type]
     return files
 
 
@@ -464,7 +543,7 @@ def test_a_command_that_looks_like_a_record_is_none() -> None:
     """A torn record is cut off although its command holds a sound record of another disk or segment."""
     files, journal = filled(3)
     other = segment_module.Header(b"\1" * 16, 1, True, 1, 0, 0, None)
-    journal.add(encode_record(EntryRecord(5, 1, b"forged"), other.seed) + bytes(50), 5, 1)
+    journal.add(encode_record(EntryRecord(5, 1, b"forged"), other.seed, 0) + bytes(50), 5, 1)
     with pytest.raises(Died):
         _die_at_sync(files, journal)
     files.crash({FIRST: 80})

@@ -148,7 +148,8 @@ class Bench:
         files.left = 1 << 30
         kept = {name: keep % (tail + 1) for name, tail in files.unsynced_bytes().items()}
         garbage = {name: bytes(torn % 40) for name in kept}
-        files.crash(kept, garbage, min(undo, len(files._removed)))
+        holes = {name: [sector for sector in range(40) if torn >> (sector % 9) & 1] for name in kept}
+        files.crash(kept, garbage, min(undo, len(files._removed)), holes if torn % 2 else None)
         self.journal = Journal.open(files, ME, SEGMENT_BYTES)
         shown = [state for state in self.states if state.is_shown_by(self.journal, self.base)]
         assert shown, "a log that never was"

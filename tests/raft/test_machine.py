@@ -263,9 +263,9 @@ def test_a_snapshot_that_cannot_be_read_changes_nothing(image: bytes) -> None:
 
 
 def test_disks_are_named_by_two_commands_only() -> None:
-    assert disks_named_in(encode_proposal(Proposal(OperationId("f"), Term(1), FOUND))) == {"a": "1" * 32}
-    assert disks_named_in(b"\x01") == {}
-    assert disks_named_in(weight("FoundCluster-P1", 1)) == {}
+    assert disks_named_in(encode_proposal(Proposal(OperationId("f"), Term(1), FOUND))) == ({"a": "1" * 32}, True)
+    assert disks_named_in(b"\x01") is None
+    assert disks_named_in(weight("FoundCluster-P1", 1)) is None
 
 
 def test_the_commands_tested_are_all_there_are() -> None:

@@ -131,7 +131,7 @@ def test_a_learner_is_let_in_and_then_counts() -> None:
     old = group.files["c"]
     replaced(group, "c")
     assert group.up["c"].state == "learner"
-    assert not group.up["c"].members.may_vote
+    assert not group.up["c"].members.may_stand
     group.until(lambda: not group.up["c"].members.waiting)
     group.until(group.same)
     assert group.weight("c") == 5
@@ -155,7 +155,7 @@ def test_a_learner_is_let_in_and_then_counts() -> None:
 
 
 def test_an_old_disk_that_hears_of_its_successor_says_so() -> None:
-    group = founded(3)
+    group = founded(3, keep_entries=100)
     old = group.files["c"]
     replaced(group, "c")
     group.until(lambda: not group.up["c"].members.waiting)
@@ -204,6 +204,20 @@ def test_a_replaced_master_starts_again(compact: int) -> None:
     group.check()
 
 
+def test_the_vote_of_a_learner_that_was_let_in_counts_before_it_knows() -> None:
+    """The leader that let it in, and goes on to let in another, is started again before it has told it."""
+    group = founded(3)
+    replaced(group, "c")
+    group.lose = lambda letter: letter.destination == "c" and "ReplaceMember" in repr(letter.message)
+    group.until(lambda: group.up["a"].machine.disk_of("c") == group.up["c"].members.identity.storage_id)
+    replaced(group, "b")
+    group.until(lambda: group.up["a"].members.disk_of("b") == group.up["b"].members.identity.storage_id)
+    group.restart("a")
+    group.heal()
+    group.until(lambda: group.same() and not any(replica.members.waiting for replica in group.up.values()))
+    group.check()
+
+
 def test_a_learner_has_no_vote_and_does_not_campaign() -> None:
     group = founded(3)
     group.crash("b")
@@ -221,19 +235,194 @@ def test_a_learner_has_no_vote_and_does_not_campaign() -> None:
     group.up["c"].receive("a", RequestVote(group.up["a"].origin, 999, Term(99)), group.now_s)
     group.crash("a")
     group.run(10)
-    assert not any(isinstance(letter.message, (Vote, RequestVote)) for letter in said if letter.source == "c")
+    assert not any(isinstance(letter.message, RequestVote) for letter in said if letter.source == "c")
 
 
-def test_a_learner_waits_until_all_others_have_answered() -> None:
-    """One that is away may have got its predecessor's vote."""
+def test_a_majority_of_the_others_lets_a_learner_in() -> None:
     group = founded(5)
     group.isolate("b")
     replaced(group, "e")
+    group.until(lambda: not group.up["e"].members.waiting)
+    group.heal()
+    group.until(group.same)
+    group.check()
+
+
+def test_two_members_of_five_do_not_let_a_learner_in() -> None:
+    """With the leader and the new disk they would be a majority, but without it they are none."""
+    group = founded(5)
+    group.crash("b")
+    group.crash("c")
+    replaced(group, "e")
     group.run(10)
     assert group.up["e"].members.waiting
-    assert any("cannot have its new disk while b does not answer" in text for _, text in group.complaints)
+    assert not any(b"ReplaceMember" in data for data, _, _ in group.up["a"].journal[1:])
+    group.start("b")
+    group.until(lambda: not group.up["e"].members.waiting)
+
+
+def test_a_new_disk_does_not_commit_that_it_is_let_in() -> None:
+    """{a, c new} must not commit it while {b, c old} know nothing of it: both would be majorities."""
+    group = founded(3)
+    old = group.files["c"]
+    replaced(group, "c")
+
+    def has_it() -> bool:
+        return any(b"ReplaceMember" in data for data, _, _ in group.up["c"].journal[1:])
+
+    group.lose = lambda letter: letter.destination == "b" and "ReplaceMember" in repr(letter.message)
+    group.until(has_it)
+    group.run(3)
+    assert group.up["c"].members.waiting
+    assert not any(b"ReplaceMember" in data for applied in group.applied.values() for _, _, data in applied)
+
+    group.isolate("a")
+    group.crash("c")
+    group.files["c"] = old
+    group.start("c")
+    group.elect("b")
+    group.write("b", 7)
     group.heal()
-    group.until(lambda: group.same() and not group.up["e"].members.waiting)
+    group.until(group.same)
+    group.check()
+
+
+def test_while_it_is_let_in_neither_disk_counts() -> None:
+    """Whoever has the entry counts neither; whoever lacks it cannot be elected once it is committed."""
+    group = founded(3)
+    old = group.files["c"]
+    replaced(group, "c")
+    group.until(lambda: group.up["a"].members.disk_of("c") == group.up["c"].members.identity.storage_id)
+    group.until(lambda: b"ReplaceMember" in b"".join(data for data, _, _ in group.up["b"].journal[1:]))
+    members = group.up["b"].members
+    assert not members.counts("c", group.up["c"].members.identity.storage_id)
+    assert not members.counts("c", members.machine.disk_of("c"))
+    group.crash("a")
+    group.crash("c")
+    group.files["c"] = old
+    group.start("c")
+    group.run(10)
+    assert not any(replica.engine.leads for replica in group.up.values())
+    group.start("a")
+    group.until(lambda: any(replica.leadership.ready for replica in group.up.values()))
+
+
+def test_a_replacement_counts_after_a_restart_of_all() -> None:
+    """The change is kept in a snapshot: nobody has to be asked to read it from the log again."""
+    group = founded(3, keep_entries=100)
+    replaced(group, "c")
+    group.until(lambda: group.same() and not group.up["c"].members.waiting)
+    for name in group.names:
+        group.crash(name)
+    group.start("a")
+    group.start("c")
+    group.until(lambda: any(replica.leadership.ready for replica in group.up.values()))
+    group.check()
+
+
+def test_a_replacement_that_was_given_up_is_forgotten() -> None:
+    """Another one is let in then, and the former disk goes on when it comes back."""
+    group = founded(5)
+    old = group.files["d"]
+    group.lose = lambda letter: letter.source == "d" and not isinstance(letter.message, Hello)
+    replaced(group, "d")
+    group.run(1)  # it asks, and does not take the log
+    replaced(group, "e")
+    group.run(1)
+    assert group.up["e"].members.waiting
+    assert any("e waits with its new disk until that of d" in text for _, text in group.complaints)
+    group.crash("d")
+    group.heal()
+    group.until(lambda: not group.up["e"].members.waiting)
+    assert any("the new disk of d does not ask any more: given up" in text for _, text in group.complaints)
+    group.files["d"] = old
+    group.start("d")
+    group.until(group.same)
+    group.check()
+
+
+def test_a_disk_that_was_thought_lost_ends_its_replacement() -> None:
+    group = founded(3)
+    old = group.files["c"]
+    group.lose = lambda letter: letter.source == "c" and not isinstance(letter.message, Hello)
+    replaced(group, "c")
+    group.run(1)
+    group.crash("c")
+    group.files["c"] = old
+    group.start("c")
+    group.heal()
+    group.run(0.5)
+    assert group.up["a"].leadership.transfer("c") == ""  # it counts again
+    group.until(lambda: group.up["c"].leadership.ready)
+    group.write("c", 5)
+    group.until(group.same)
+    group.check()
+
+
+def test_the_lead_is_not_given_to_a_disk_that_is_not_let_in() -> None:
+    group = founded(3)
+    group.lose = lambda letter: letter.source == "c" and not isinstance(letter.message, Hello)
+    replaced(group, "c")
+    group.run(1)
+    assert "c has a new disk that is not let in yet" in group.up["a"].leadership.transfer("c")
+    assert group.up["a"].leadership.transfer("") == ""
+    group.until(lambda: group.up["b"].leadership.ready)
+
+
+def test_a_learner_with_another_list_ends() -> None:
+    """With a list of its own it would count other majorities."""
+    group = founded(3)
+    group.crash("c")
+    names, group.names = group.names, ("a", "c", "x")
+    group.files["c"] = MemoryFiles()
+    group.start("c", "replace")
+    group.names = names
+    with pytest.raises(StorageError, match=r"--masters a,b,c and this master with a,c,x; .*replace again with the"):
+        group.run(5)
+    assert group.up["a"].machine.disk_of("c") != group.up["c"].members.identity.storage_id
+    assert group.up["a"].leadership.ready
+
+
+def test_a_founder_that_was_wiped_is_nobodys() -> None:
+    """Its first disk may have voted; with a second one two could lead in the first term."""
+    group = Group(3)
+    group.until(lambda: all(not replica.members.missing for replica in group.up.values()))
+    for name in "ab":
+        group.restart(name)  # what they have heard is on their disks
+    group.crash("c")
+    group.files["c"] = MemoryFiles()
+    group.start("c", "initialize")
+    with pytest.raises(StorageError, match=r"another disk \(\w{8}\) of this master, c, which was initialized twice"):
+        group.run(5)
+    assert group.up["c"].engine.term == 0
+    assert not group.up["c"].members.may_stand
+
+
+def test_a_founder_never_takes_another_disk_for_the_same() -> None:
+    group = Group(3, start=False)
+    for name in "ac":
+        group.start(name, "initialize")
+    group.run(1)
+    first = group.up["a"].members.disk_of("c")
+    group.crash("c")
+    group.files["c"] = MemoryFiles()
+    group.start("c", "initialize")
+    with pytest.raises(StorageError, match="empty the directories of all masters and begin again with --initialize"):
+        group.run(5)
+    assert group.up["a"].members.disk_of("c") == first
+    assert any("c was initialized twice" in text for _, text in group.complaints)
+
+
+def test_nobody_votes_before_all_are_known_to_know_each_other() -> None:
+    """a has heard of everybody, and b does not know it yet: b may still be told of another disk of a."""
+    group = Group(3)
+    group.lose = lambda letter: (letter.source, letter.destination) == ("a", "b")
+    group.run(10)
+    assert not group.up["a"].members.may_stand
+    assert group.up["a"].members.missing == ("b",)
+    assert not any(replica.engine.leads for replica in group.up.values())
+    group.heal()
+    group.until(lambda: any(replica.leadership.ready for replica in group.up.values()))
 
 
 def test_two_lost_disks_of_three_are_not_replaced_behind_ones_back() -> None:
@@ -278,7 +467,8 @@ def test_what_the_lost_disk_had_acknowledged_does_not_count_again() -> None:
     assert kept and operation not in group.answers
     group.lose = lambda _letter: False
     replaced(group, "c")
-    group.run(1)
+    group.run(0.3)
+    assert group.up["a"].engine.leads
     for letter in kept:
         group.receive(letter)
     group.settle("a")
@@ -448,6 +638,20 @@ def test_a_master_with_another_key_is_refused(compact: int) -> None:
     sim.masters[0].crash()
     sim.masters[0].start()
     sim.run(5)
+    failure = sim.masters[0].host.failure
+    assert isinstance(failure, StorageError)
+    assert "has the key good, and this master was given bad" in str(failure)
+
+
+def test_a_master_with_another_key_is_refused_before_it_hears_anybody() -> None:
+    """The others would not even let it connect, so nothing would ever tell it."""
+    keys = dict.fromkeys(range(3), "good")
+    sim = keyed(keys)
+    sim.run(3)
+    for master in sim.masters:
+        master.crash()
+    keys[0] = "bad"
+    sim.masters[0].start()
     failure = sim.masters[0].host.failure
     assert isinstance(failure, StorageError)
     assert "has the key good, and this master was given bad" in str(failure)

@@ -152,8 +152,9 @@ def test_a_learner_that_votes_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
             self.leadership.replace(peer, message.origin.storage_id)
 
     monkeypatch.setitem(Replica._HANDLERS, Hello, on_hello)
-    monkeypatch.setattr(Membership, "may_vote", property(lambda self: not self.missing))
-    monkeypatch.setattr(Membership, "speaks_for", lambda self, name, storage_id: True)
+    monkeypatch.setattr(Membership, "may_stand", property(lambda self: not self.missing))
+    monkeypatch.setattr(Membership, "counts", lambda self, name, storage_id: True)
+    monkeypatch.setattr(Membership, "knows", lambda self, name, storage_id: True)
     with pytest.raises(AssertionError):
         test_membership.test_a_learner_has_no_vote_and_does_not_campaign()
     found = caught_in_the_wild(range(40), size=3, crash=0.01, cut=0.02, submit=0.2, wipe=True)

@@ -190,7 +190,8 @@ class Membership:
         )
 
     def on_hello(self, peer: str, message: Hello) -> bool:
-        """Take note of who `peer` is; whether it is news. Raises StorageError when this disk cannot become a member."""
+        """Take note of who `peer` is; whether it should hear at once that it was heard. Raises StorageError when this
+        disk cannot become a member."""
         identity = self.identity
         if message.disk not in ("", identity.storage_id) and not identity.learner:
             raise StorageError(self._replaced_by(message.disk))
@@ -200,7 +201,7 @@ class Membership:
             return False
         elif message.on_record:
             self._on_record = True
-            return self._hear(peer, message.origin.storage_id)
+            self._hear(peer, message.origin.storage_id)
         elif message.founding and message.base_digest != identity.base_digest:
             self.complaints.append(
                 f"{peer} was prepared from another backup ({message.base_digest or 'none'}) than this master "

@@ -54,8 +54,18 @@ def test_a_founder_that_is_late_is_let_in() -> None:
     group.lose = lambda letter: isinstance(letter.message, AppendEntries) and letter.destination == "c"
     group.run(2)  # only questions who it is arrive
     group.restart("c")
+    hellos = 0
+    lose = group.lose
+
+    def count(letter: Letter) -> bool:
+        nonlocal hellos
+        hellos += isinstance(letter.message, Hello)
+        return lose(letter)
+
+    group.lose = count
     group.run(2)
     assert group.up["c"].state == "follower", "whoever is on record may vote, also before it has the log"
+    assert 0 < hellos < 40, "twice a second and no answer to an answer"
     group.heal()
     group.until(lambda: group.same() and not group.up["c"].members.waiting)
     group.check()

@@ -236,19 +236,20 @@ def _sys(inside: Inside, namespaces: Sequence[str], joined: dict[str, str]) -> N
 
 
 def _dev(inside: Inside, fields: dict[str, Any], *, in_user_namespace: bool) -> None:
+    """A /dev in which no device can be used but those mounted here, each alone: whoever makes another node, with the
+    privilege to, cannot open it, even without a device filter."""
     nodes = [("/dev/" + name, "c", major, minor, 0o666) for name, major, minor in NODES]
     nodes += [tuple(device) for device in fields.get("devices", ())]
-    hosts = _host_nodes(nodes) if in_user_namespace else {}
+    found = _host_nodes(nodes) if in_user_namespace else _new_nodes(inside, nodes)
     with _step("mount a private /dev"):
-        options = {"size": str(1 << 20), "mode": "755"}
-        top = linux_calls.new_mount("tmpfs", options, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC)
+        top = linux_calls.new_mount("tmpfs", {"size": str(1 << 20), "mode": "755"}, _DATA)
         inside.attach(top, "/dev")
         for name, target in LINKS:
             os.symlink(target, name, dir_fd=top)
     dev = Inside(top, may_create=True)
-    for path, kind, major, minor, mode in nodes:
-        with _step(f"make the device {path}"):
-            _node(dev, path.removeprefix("/dev/"), kind, os.makedev(major, minor), mode, hosts.get(path))
+    for path, (mount, node) in found.items():
+        with _step(f"mount the device {path}"):
+            dev.attach(mount, path.removeprefix("/dev/"), node)
     with _step("mount /dev/pts, /dev/shm and /dev/mqueue"):
         options = {"newinstance": "", "ptmxmode": "0666", "mode": "0620"}
         if not in_user_namespace:
@@ -258,32 +259,37 @@ def _dev(inside: Inside, fields: dict[str, Any], *, in_user_namespace: bool) -> 
         dev.attach(linux_calls.new_mount("tmpfs", options, _DATA), "shm")
         if "ipc" in fields.get("namespaces", ()) or not in_user_namespace:
             dev.attach(linux_calls.new_mount("mqueue", {}, _DATA), "mqueue")
-    os.close(top)
 
 
-def _host_nodes(nodes: Sequence[tuple[Any, ...]]) -> dict[str, int]:
-    """Descriptors of the host's own nodes: in a user namespace nobody may make any."""
+def _host_nodes(nodes: Sequence[tuple[Any, ...]]) -> dict[str, tuple[int, int]]:
+    """Path -> mount and descriptor of the host's own nodes: in a user namespace nobody may make any."""
     found = {}
-    for path, *_ in nodes:
-        with _step(f"open the host's {path}"):
-            found[path] = os.open(path, _ANYTHING | os.O_NOFOLLOW)
+    for path, _, major, minor, _ in nodes:
+        with _step(f"use the host's {path}"):
+            node = os.open(path, _ANYTHING | os.O_NOFOLLOW)
+            number = os.fstat(node).st_rdev
+            if number != os.makedev(major, minor):
+                text = f"{path} is device {os.major(number)}:{os.minor(number)} on this host, not {major}:{minor}"
+                raise SpawnError("spawn", text)
+            found[path] = linux_calls.clone_mount(node), node
     return found
 
 
-def _node(dev: Inside, name: str, kind: str, number: int, mode: int, host: int | None) -> None:
-    if host is not None:
-        status = os.fstat(host)
-        if status.st_rdev != number:
-            raise OSError(
-                errno.ENXIO, f"the host's node is device {os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
-            )
-        dev.attach(linux_calls.clone_mount(host), name, host)
-        os.close(host)
-        return
-    above, _, last = name.rpartition("/")
-    directory = dev.target(above) if above else os.dup(dev.root)
-    os.mknod(last, mode | (stat.S_IFCHR if kind == "c" else stat.S_IFBLK), number, dir_fd=directory)
-    os.close(directory)
+def _new_nodes(inside: Inside, nodes: Sequence[tuple[Any, ...]]) -> dict[str, tuple[int, int]]:
+    """Path -> mount and descriptor of nodes made for this container, in a file system that /dev then covers."""
+    with _step("make the container's devices"):
+        top = linux_calls.new_mount(
+            "tmpfs", {"size": str(1 << 20), "mode": "700"}, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC
+        )
+        inside.attach(top, "/dev")
+    found = {}
+    for number, (path, kind, major, minor, mode) in enumerate(nodes):
+        with _step(f"make the device {path}"):
+            kind_bit = stat.S_IFCHR if kind == "c" else stat.S_IFBLK
+            os.mknod(str(number), mode | kind_bit, os.makedev(major, minor), dir_fd=top)
+            node = os.open(str(number), _ANYTHING, dir_fd=top)
+            found[path] = linux_calls.clone_mount(node), node
+    return found
 
 
 def _hide(inside: Inside, masked: Sequence[str], read_only: Sequence[str]) -> None:

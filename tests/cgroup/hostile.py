@@ -4,7 +4,7 @@ Its arguments are the pid of a process outside. Says as JSON what each attempt c
 what it got.
 """
 
-# ruff: noqa: PTH103, PTH110, PTH208, SIM115
+# ruff: noqa: PTH103, PTH110, PTH116, PTH208, SIM115
 from __future__ import annotations
 
 import ctypes
@@ -72,12 +72,13 @@ def main() -> None:
         "ptrace init": lambda: raw(101, 16, 1, 0, 0),
         "init's memory": lambda: opened("/proc/1/mem"),
         "outside's root": lambda: os.listdir(f"/proc/{outside}/root"),
-        "init's root": lambda: os.path.exists("/proc/1/root/run/outside-marker"),
+        "init's root": lambda: os.stat("/proc/1/root/run/outside-marker").st_ino,
         "hostname": lambda: socket.sethostname("host-was-renamed"),
         "vsock": lambda: socket.socket(40, socket.SOCK_STREAM),
         "terminal": lambda: fcntl.ioctl(0, 0x5412, b"x"),
+        "kernel's memory in /dev": lambda: made("/dev/mem", 0o20600, os.makedev(1, 1)),
         "kernel's memory": lambda: made("/tmp/mem", 0o20600, os.makedev(1, 1)),
-        "a disk in /dev": lambda: made("/dev/disk", 0o60600, os.makedev(1, 0)),
+        "a disk made in /dev": lambda: made("/dev/ram", 0o60600, os.makedev(1, 0)),
         "the whole of proc's sys": lambda: opened("/proc/sys/kernel/core_pattern", os.O_WRONLY),
         "kcore": lambda: len(open("/proc/kcore", "rb").read(16)),
         "the root": lambda: opened("/new-file", os.O_CREAT | os.O_WRONLY),

@@ -1,19 +1,21 @@
 """Starts confined programs as the launcher does: a small process that forks. Run by test_confinement.py.
 
 Reads msgpack maps from its standard input: {argv, env, out, fields, cgroup, user} starts, and is answered by a line of
-JSON with the pid or the error's text; {wait} by a line with the exit code, negative for a signal.
+JSON with the pid or the error's text; {wait} by a line with the exit code, negative for a signal; {term}
+sends TERM as the launcher.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from typing import Any, NoReturn
 
 import msgpack
 
-from mesos_actor.isolation import confinement
+from mesos_actor.isolation import confinement, linux_calls
 from mesos_actor.isolation.spawn import SpawnError
 
 
@@ -41,6 +43,7 @@ def become(order: dict[str, Any], writer: int) -> NoReturn:
             os.setgroups([])
             os.setresgid(*[order["user"]] * 3)
             os.setresuid(*[order["user"]] * 3)
+            linux_calls.prctl(linux_calls.PR_SET_DUMPABLE, 1)  # as a process that never was root is
         os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
         out = os.open(order["out"], os.O_WRONLY | os.O_APPEND)
         os.dup2(out, 1)
@@ -59,7 +62,10 @@ def main() -> None:
     while data := os.read(0, 65536):
         unpacker.feed(data)
         for order in unpacker:
-            if "wait" in order:
+            if "term" in order:
+                os.kill(order["term"], signal.SIGTERM)
+                answer: dict[str, Any] = {}
+            elif "wait" in order:
                 answer = {"code": os.waitstatus_to_exitcode(os.waitpid(order["wait"], 0)[1])}
             else:
                 answer = start(order)

@@ -15,7 +15,7 @@ Fields, all optional, made by confinement_plan.fields_of:
     root             directory on the host that becomes /; without one the host's files stay
     read_only        true: / cannot be written
     proc, sys, dev   true: fresh /proc, /sys (read-only), minimal /dev
-    devices          [[path, "c" or "b", major, minor, mode]...]: more nodes in /dev
+    devices          [[path, "c" or "b", major, minor, mode]...]: more nodes in a minimal /dev; the host's has its own
     shm_bytes        size of /dev/shm
     tmp_bytes        size of a private /tmp; 0: none
     volumes          [{source, within, target, read_only}...], mounted in this order

@@ -78,10 +78,9 @@ class ModelLayer:
             if node[0] == "directory" or entry[2] == path or entry[2].startswith(f"{path}/"):
                 raise Refused
         else:
-            node = {
-                "file": lambda: ("file", entry[3], entry[2], number),
-                "link": lambda: ("link", entry[2], number),
-            }.get(kind, lambda: ("directory", entry[2]))()
+            node = ("directory", entry[2]) if kind == "directory" else ("link", entry[2], number)
+            if kind == "file":
+                node = ("file", entry[3], entry[2], number)
         self.imply(path)
         if kind != "directory" or self.tree.get(path, ("directory",))[0] != "directory":
             for gone in [path, *below(self.tree, path)]:

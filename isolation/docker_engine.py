@@ -90,6 +90,7 @@ class DockerEngine:
         try:
             # The oldest version with all that is used; without one, making a client asks the engine.
             self._api: Any = docker.APIClient(version="1.41", timeout=CALL_TIMEOUT_S, **options)
+            self._api.trust_env = False  # no ~/.netrc, no proxy: it would be read for every call
         except self._failures as error:
             raise EngineError("away", f"{url or 'DOCKER_HOST'!s}: {error}") from None
 

@@ -13,10 +13,13 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from mesos_actor.actors.core.image_reference import ImageReference, parse_image_reference
+from mesos_actor.actors.messages.values import ContainerSpec
+from mesos_actor.isolation.fetch import Reader
 from mesos_actor.isolation.image_error import Cancelled, ImageError
+from mesos_actor.isolation.image_provide import provide
 from mesos_actor.isolation.image_registry import RegistryOptions, RegistrySource, credentials_of
 from mesos_actor.isolation.image_store import ImageStore, StoredImage
-from tests.isolation.image_files import archive, blobs_of, member, sha
+from tests.isolation.image_files import archive, blobs_of, docker_archive, member, sha
 
 pytestmark = pytest.mark.zmq
 """It opens real sockets on loopback, as that mark says."""
@@ -347,3 +350,36 @@ def test_credentials_of_dockers_client() -> None:
     }
     with pytest.raises(ImageError, match="'auth' of 'a' is not base64"):
         credentials_of(b'{"auths": {"a": {"auth": "!"}}}', "c")
+
+
+@pytest.mark.parametrize(("policy", "requests"), [("missing", 3), ("always", 5)])
+def test_pull_policy(registry: Registry, store: ImageStore, policy: str, requests: int) -> None:
+    spec = ContainerSpec(f"{registry.host}/team/app:v1", pull=policy)
+
+    assert provide(store, spec) == provide(store, spec)
+    assert len(registry.requests) == requests
+    never = ContainerSpec(f"{registry.host}/team/app:v1", pull="never")
+    assert provide(store, never).config.cmd == ("run",)
+    assert len(registry.requests) == requests
+    with pytest.raises(ImageError, match="is not on this host, and 'pull' is 'never'"):
+        provide(store, ContainerSpec(f"{registry.host}/team/app:v2", pull="never"))
+
+
+def test_image_by_digest_is_asked_for_once(registry: Registry, store: ImageStore) -> None:
+    spec = ContainerSpec(f"{registry.host}/team/app@{sha(registry.tags['v1'])}", pull="always")
+
+    assert provide(store, spec) == provide(store, spec)
+    assert len(registry.requests) == 3
+
+
+def test_image_on_disk_is_looked_at_each_time(store: ImageStore, tmp_path: Path) -> None:
+    path = tmp_path / "saved.tar"
+    path.write_bytes(docker_archive([LAYER], Cmd=["one"]))
+    spec = ContainerSpec(f"docker-archive:{path}")
+    assert provide(store, spec).config.cmd == ("one",)
+    path.write_bytes(docker_archive([LAYER], Cmd=["two"]))
+    assert provide(store, spec).config.cmd == ("two",)
+    path.chmod(0o600)
+
+    with pytest.raises(ImageError, match="the task's user may not read it"):
+        provide(store, spec, reader=Reader(54_321, ()))

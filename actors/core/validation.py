@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Container, Mapping, Sequence
 
+from mesos_actor.actors.core.container_spec import container_error
 from mesos_actor.actors.core.offers import Offers
 from mesos_actor.actors.ids import ExecutorId, FrameworkId, OfferId, Principal, Role, TaskId, id_error, role_error
 from mesos_actor.actors.messages.agents import RegisterAgent
@@ -153,7 +154,11 @@ def fits(task: Task, executors: Mapping[ExecutorId, ExecutorInfo], offered: Reso
 def command_error(command: Command, whose: str) -> str | None:
     """Why this command cannot be executed. (Mesos: validateCommandInfo; the argument rules are execve's.)"""
     argv = command.argv
-    if not argv or not argv[0]:
+    container = command.container
+    if container is not None and (problem := container_error(container)):
+        return f"{whose} has an invalid container: {problem}"
+    by_image = not argv and not command.shell and container is not None and container.image
+    if not by_image and (not argv or not argv[0]):
         return f"{whose} has no program to execute: 'argv' is empty"
     if command.shell and len(argv) != 1:
         return f"{whose} has 'shell' set, so 'argv' must have exactly one item, not {len(argv)}"

@@ -43,16 +43,44 @@ class Uri(Value, frozen=True):
     """Unpack a .tar, .tar.gz, .tgz, .tar.bz2, .tar.xz or .zip in the sandbox."""
 
 
+class Volume(Value, frozen=True):
+    """A directory or file of the agent's host, seen inside a container. (Mesos: Volume, SourceType HOST_PATH)"""
+
+    host_path: str
+    """Absolute. Which ones may be used is the agent's decision."""
+    container_path: str
+    """Absolute, in the container's own root."""
+    read_only: bool = False
+
+
+class ContainerSpec(Value, frozen=True):
+    """What surrounds a command: its root file system, its volumes, its network. (Mesos: ContainerInfo)"""
+
+    image: str = ""
+    """Its root file system, as core/image_reference.py tells; empty: the agent host's own."""
+    type: str = ""
+    """`linux` (namespaces and cgroups of our own), `docker` (Docker Engine), or empty: whichever the agent prefers."""
+    volumes: tuple[Volume, ...] = ()
+    network: str = "host"
+    """`host`, `own` (a namespace and whatever the containerizer connects it to), or `none` (loopback alone)."""
+    pull: str = "missing"
+    """When the registry is asked: `missing` (the image is not here yet), `always`, `never`."""
+    read_only_root: bool = False
+
+
 class Command(Value, frozen=True):
     """What to execute: an argument vector, or one string for `/bin/sh -c` when `shell` was asked for."""
 
     argv: tuple[str, ...]
+    """May be empty when an image is named that says what to run; else it goes after the image's entrypoint."""
     shell: bool = False
     """True: `argv` has exactly one item, given to /bin/sh -c. Costs one more exec."""
     env: dict[str, str] = {}
     uris: tuple[Uri, ...] = ()
     user: str = ""
     """Unix user to run as; empty: the framework's, else the agent's own. Another user needs an agent run by root."""
+    container: ContainerSpec | None = None
+    """None: on the agent's host, with whatever isolation the agent gives to all."""
 
 
 class ExecutorInfo(Value, frozen=True):

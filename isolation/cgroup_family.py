@@ -7,9 +7,10 @@ A cgroup that is gone is empty.
 Kernel document: Documentation/admin-guide/cgroup-v2.rst, "cgroup.events", "cgroup.kill".
 """
 
-# ruff: noqa: PTH120, PTH208
+# ruff: noqa: PTH120
 from __future__ import annotations
 
+import itertools
 import os
 
 MAX_DEPTH = 32
@@ -19,7 +20,7 @@ MAX_DEPTH = 32
 def pids_in(directory: str, depth: int = MAX_DEPTH) -> list[int]:
     """The processes in it and below it; those that left or came meanwhile may be wrong."""
     try:
-        with open(f"{directory}/cgroup.procs", "rb") as opened:  # noqa: PTH123
+        with open(f"{directory}/cgroup.procs", "rb") as opened:
             found = [int(line) for line in opened.read().split()]
         below = [entry.path for entry in os.scandir(directory) if entry.is_dir(follow_symlinks=False)]
     except OSError:
@@ -68,7 +69,7 @@ def kill_all(directory: str) -> str:
 def place_of(pid: int) -> str:
     """Where in the tree of cgroups v2 the process is, seen from our own cgroup namespace; empty: nowhere, or gone."""
     try:
-        with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="surrogateescape") as opened:  # noqa: PTH123
+        with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="surrogateescape") as opened:
             for line in opened:
                 if line.startswith("0::"):
                     return line[3:].rstrip("\n").removesuffix(" (deleted)")
@@ -85,4 +86,4 @@ def key_of(directory: str) -> tuple[str, str]:
 def keys_in(place: str) -> list[tuple[str, str]]:
     """Whose a place may be, outermost first."""
     names = place.split("/")
-    return list(zip(names, names[1:], strict=False))
+    return list(itertools.pairwise(names))

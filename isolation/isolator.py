@@ -9,7 +9,7 @@ The life of a container, as an isolator sees it:
 
     prepare    before the launch: make what is needed, say what the launcher's child shall do. Raise IsolatorError, and
                the launch fails with its text: whatever was asked for and cannot be had is never left out silently
-    started    its main process runs
+    started    its main process runs; told again after an agent's restart
     update     its resources or limits are others now
     usage      what it uses; as often as somebody asks
     ended      nobody of it is left: was it ended by a limit, and what did it use in all?
@@ -36,7 +36,7 @@ import msgspec
 from mesos_actor.actors.errors import InvalidInput, MesosActorError
 from mesos_actor.actors.ids import ContainerId
 from mesos_actor.actors.messages.containers import LaunchContainer, Usage
-from mesos_actor.actors.messages.values import Statistics
+from mesos_actor.actors.messages.values import NO_LIMITS, Statistics
 
 
 class IsolatorError(MesosActorError):
@@ -94,6 +94,8 @@ class Isolator(Protocol):
     """See the module's text. `BaseIsolator` does nothing at all of it."""
 
     name: str
+    keeps_limits: bool
+    """Whether it sees to LaunchContainer.limits. Where none does, a launch with limits fails."""
 
     def start(self, watch: Watch) -> None:
         """The agent begins, on its running asyncio loop. Raises MesosActorError when this host cannot do it."""
@@ -136,6 +138,7 @@ class BaseIsolator:
     """An isolator that does nothing: a class to begin with."""
 
     name = "base"
+    keeps_limits = False
 
     def start(self, watch: Watch) -> None:
         return
@@ -191,6 +194,7 @@ class Isolation:
     def prepare(self, launch: LaunchContainer, sandbox: str) -> Contribution:
         """All contributions as one. Raises IsolatorError after those before it were undone; what could not be undone
         is said in its text and is found again by `recover`."""
+        self._check_limits(launch)
         merged = Contribution()
         for number, isolator in enumerate(self._isolators):
             try:
@@ -202,12 +206,21 @@ class Isolation:
                 raise IsolatorError(reason, text + "".join(f"; {line}" for line in stuck)) from None
         return merged
 
+    def _check_limits(self, launch: LaunchContainer) -> None:
+        if launch.limits != NO_LIMITS and not any(isolator.keeps_limits for isolator in self._isolators):
+            raise IsolatorError(
+                "spawn",
+                "limits: this agent cannot keep any (it was started with --isolation process); start it with "
+                "--isolation cgroups, or launch the task without limits",
+            )
+
     def started(self, container_id: ContainerId, pid: int) -> None:
         for isolator in self._isolators:
             isolator.started(container_id, pid)
 
     def update(self, before: LaunchContainer, now: LaunchContainer) -> None:
         """All of them or none. Raises IsolatorError."""
+        self._check_limits(now)
         done: list[Isolator] = []
         for isolator in self._isolators:
             try:
@@ -269,5 +282,3 @@ def _merged(before: Contribution, added: Contribution, name: str) -> Contributio
         argv=added.argv or before.argv,
         fields=fields,
     )
-
-

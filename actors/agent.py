@@ -17,7 +17,7 @@ from mesos_actor.actors.agent_executors import DOUBT_TIMER, REGISTRATION_TIMER, 
 from mesos_actor.actors.agent_questions import SANDBOX, Questions
 from mesos_actor.actors.agent_recovery import RECOVER_TIMER, Recovery
 from mesos_actor.actors.agent_registration import IDENTITY_KEY, PING_TIMER, REGISTER_TIMER, Registration
-from mesos_actor.actors.agent_reports import COMPLETION_TIMER, SAVE_TIMER, UPDATES_TIMER, Reports
+from mesos_actor.actors.agent_reports import COMPLETION_TIMER, RESIZE_TIMER, SAVE_TIMER, UPDATES_TIMER, Reports
 from mesos_actor.actors.agent_tasks import Tasks
 from mesos_actor.actors.core.settings import AgentSettings
 from mesos_actor.actors.core.updates import UpdateStreams
@@ -88,6 +88,7 @@ class Agent(Actor):
             REGISTRATION_TIMER: self.executors.on_registration_timer,
             SHUTDOWN_TIMER: self.executors.on_shutdown_timer,
             DOUBT_TIMER: self.executors.on_doubt_timer,
+            RESIZE_TIMER: self.executors.on_resize_timer,
         }
 
     # -- start, recovery --------------------------------------------------------------------------------------------
@@ -117,7 +118,15 @@ class Agent(Actor):
         identity = registration.identity
         frameworks = self.workload.frameworks.values()
         return RegisterAgent(
-            AgentInfo(settings.hostname, mailbox, settings.resources, settings.attributes, settings.version),
+            AgentInfo(
+                settings.hostname,
+                mailbox,
+                settings.resources,
+                settings.attributes,
+                settings.version,
+                settings.isolation,
+                settings.isolation_warning,
+            ),
             identity.registration,
             identity.agent_id,
             identity.cluster_id,

@@ -9,8 +9,16 @@ from msgspec.structs import replace
 
 from mesos_actor.actors.actor import Context
 from mesos_actor.actors.agent_registration import Registration
-from mesos_actor.actors.agent_reports import Reports
-from mesos_actor.actors.core.launches import Outcome, as_user, batches, executor_container, exit_text, run_id
+from mesos_actor.actors.agent_reports import RESIZE_TIMER, Reports
+from mesos_actor.actors.core.launches import (
+    Outcome,
+    as_user,
+    batches,
+    executor_container,
+    exit_text,
+    limitation_reason,
+    run_id,
+)
 from mesos_actor.actors.core.settings import AgentSettings
 from mesos_actor.actors.core.updates import Verdict
 from mesos_actor.actors.core.workload import Executor, HostedFramework, Run, Workload
@@ -27,7 +35,7 @@ from mesos_actor.actors.ids import (
     node_of,
 )
 from mesos_actor.actors.messages.agents import ShutdownExecutor
-from mesos_actor.actors.messages.containers import ContainerExited, ForgetContainer, KillContainer
+from mesos_actor.actors.messages.containers import ContainerExited, ForgetContainer, KillContainer, UpdateContainer
 from mesos_actor.actors.messages.executors import (
     ExecutorAcknowledged,
     ExecutorRegistered,
@@ -112,12 +120,26 @@ class Executors:
             agent_id = self._registration.agent_id
             command = as_user(info.command, framework.info)
             ctx.send(CONTAINERIZER, executor_container(executor.framework_id, info, command, name, agent_id, mailbox))
+            executor.size_told = executor.total.now()
             self.await_registration(ctx, executor, self._settings.executor_registration_timeout_ms)
         elif executor.stopping:
             return "The executor is being ended"
         elif not executor.address and len(executor.runs) >= self._settings.max_queued_tasks:
             return f"{self._settings.max_queued_tasks} tasks wait for this executor already (max_queued_tasks)"
         return executor
+
+    def resize(self, ctx: Context, executor: Executor) -> None:
+        """Its container gets what the executor and its tasks have together, unless it has that already."""
+        size = executor.total.now()
+        if size != executor.size_told and executor.container_id in self._workload.containers:
+            executor.size_told = size
+            ctx.send(CONTAINERIZER, UpdateContainer(executor.container_id, *size))
+
+    def on_resize_timer(self, ctx: Context, container_id: ContainerId) -> None:
+        executor = self._workload.containers.get(container_id)
+        if isinstance(executor, Executor):
+            executor.shrinking = False
+            self.resize(ctx, executor)
 
     def await_registration(self, ctx: Context, executor: Executor, timeout_ms: int) -> None:
         """End the executor unless it registers within this time."""
@@ -309,7 +331,8 @@ class Executors:
     def on_exited(self, ctx: Context, executor: Executor, exited: ContainerExited) -> None:
         """Its container is gone, and with it all its tasks."""
         text = f"The executor has ended. {exit_text(exited)}"
-        self.bury(ctx, executor, Outcome(TaskState.FAILED, Reason.EXECUTOR_TERMINATED, text), exited)
+        reason = limitation_reason(exited.limitation) if exited.limitation else Reason.EXECUTOR_TERMINATED
+        self.bury(ctx, executor, Outcome(TaskState.FAILED, reason, text), exited)
 
     def bury(self, ctx: Context, executor: Executor, outcome: Outcome, exited: ContainerExited | None = None) -> None:
         """End what it ran as `outcome` says, unless it was ended for a reason of ours, and forget it."""
@@ -317,7 +340,7 @@ class Executors:
         framework = self._workload.frameworks[executor.framework_id]
         for run in list(executor.runs.values()):
             self._reports.end(ctx, run, executor.ending or outcome)
-        for timer in (REGISTRATION_TIMER, SHUTDOWN_TIMER, DOUBT_TIMER):
+        for timer in (REGISTRATION_TIMER, SHUTDOWN_TIMER, DOUBT_TIMER, RESIZE_TIMER):
             ctx.cancel_timer(timer + executor.container_id)
         ctx.persist(executor.record_key, None)
         ctx.send(CONTAINERIZER, ForgetContainer(executor.container_id))

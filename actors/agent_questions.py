@@ -41,6 +41,21 @@ class UsageRow(msgspec.Struct, frozen=True, omit_defaults=True):
     cpu_time_ms: int
     rss_bytes: int
     timestamp_us: int
+    memory_peak_bytes: int = 0
+    """This and all below: see messages/containers.py, Usage."""
+    memory_limit_bytes: int = 0
+    cpus_limit_milli: int = 0
+    throttled_ms: int = 0
+    read_bytes: int = 0
+    write_bytes: int = 0
+    cpu_stall_ms: int = 0
+    memory_stall_ms: int = 0
+    io_stall_ms: int = 0
+    oom_kills: int = 0
+    forks_refused: int = 0
+
+
+_COUNTED = UsageRow.__struct_fields__[UsageRow.__struct_fields__.index("memory_peak_bytes") :]
 
 
 class CompletedRow(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -154,6 +169,7 @@ class Questions:
                     usage.cpu_time_ms,
                     usage.rss_bytes,
                     usage.timestamp_us,
+                    **{name: getattr(usage, name) for name in _COUNTED},
                 )
             )
         return rows

@@ -103,7 +103,7 @@ class Recovery:
         executor = framework.executors.get(run.executor_id)
         if executor is not None and executor.container_id == run.container_id:
             run.executor = executor
-            executor.runs[run.task.task_id] = run
+            executor.take(run)
 
     def _ask(self, ctx: Context) -> None:
         self._asked += 1
@@ -160,6 +160,7 @@ class Recovery:
             self._executors.bury(ctx, executor, EXECUTOR_VANISHED)
         elif fate.running:
             executor.registered = True
+            self._executors.resize(ctx, executor)
             for run in executor.runs.values():
                 self._tasks.limit(ctx, run)
             if not executor.address:
@@ -177,4 +178,12 @@ def _vanished(run: Run) -> Outcome:
 
 
 def _exited(fate: RecoveredContainer) -> ContainerExited:
-    return ContainerExited(fate.container_id, fate.exit_status, fate.signal, fate.killed, fate.text)
+    return ContainerExited(
+        fate.container_id,
+        fate.exit_status,
+        fate.signal,
+        fate.killed,
+        fate.text,
+        fate.limitation,
+        fate.statistics,
+    )

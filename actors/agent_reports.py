@@ -25,6 +25,12 @@ SAVE_TIMER = "acknowledgements"
 COMPLETION_TIMER = "completion/"
 """Followed by the run's id."""
 
+RESIZE_TIMER = "resize/"
+"""Followed by the container's id of an executor that has lost a task."""
+
+SHRINK_AFTER_US = 1_000_000
+"""How long its container may keep what the task had: many that end shrink it once, and one that follows not at all."""
+
 SAVE_AFTER_US = 500_000
 """How long an acknowledgement that ends nothing may stay out of the records."""
 
@@ -65,6 +71,7 @@ class Reports:
             stream.next_update_id(),
             exit_status=outcome.exit_status,
             signal=outcome.signal,
+            statistics=outcome.statistics,
         )
         self.keep(ctx, stream, status)
 
@@ -92,7 +99,10 @@ class Reports:
 
     def _ended(self, ctx: Context, run: Run) -> None:
         if run.executor is not None:
-            run.executor.runs.pop(run.task.task_id, None)
+            run.executor.let_go(run.task.task_id)
+            if not run.executor.shrinking:
+                run.executor.shrinking = True
+                ctx.set_timer(RESIZE_TIMER + run.executor.container_id, SHRINK_AFTER_US)
         else:
             self._workload.containers.pop(run.container_id, None)
         if run.task.max_completion_ms > 0:

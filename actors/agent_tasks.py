@@ -84,6 +84,7 @@ class Tasks:
             else:
                 self._assign(ctx, framework, message.role, task, for_executors)
         for executor, tasks in for_executors.values():
+            self._executors.resize(ctx, executor)
             self._executors.deliver(ctx, executor, tasks)
         self._reports.forget_if_empty(ctx, framework)
 
@@ -134,7 +135,7 @@ class Tasks:
         stream = self._reports.streams.open(framework.framework_id, task.task_id, name)
         run = Run(framework.framework_id, role, task, executor.container_id, stream)
         run.executor = executor
-        executor.runs[task.task_id] = run
+        executor.take(run)
         self._workload.add_run(framework, run)
         ctx.persist(run.record_key, run.record())
         self.limit(ctx, run)

@@ -91,6 +91,12 @@ class StartConfig(msgspec.Struct, frozen=True, kw_only=True):
     without: frozenset[str] = frozenset()
     """Resources declared as zero, which must not be detected either."""
     attributes: Attributes = Attributes()
+    isolation: Literal["cgroups", "process"] | None = None
+    """What keeps tasks apart; None: cgroups, but for a cluster of this host alone where the host cannot do them."""
+    cgroup_root: str = ""
+    """The cgroup that was delegated to this agent; empty: the one it is started in."""
+    containerizers: tuple[str, ...] = ()
+    """More kinds of containers beside the agent's own, by the names of installed entry points."""
     log_json: bool = False
     log_level: Level = "info"
     master: MasterSettings = MasterSettings()
@@ -104,15 +110,23 @@ class StartConfig(msgspec.Struct, frozen=True, kw_only=True):
         return {name: where for name, where in self.sources.items() if where.startswith(ENVIRONMENT_PREFIX)}
 
     def agent_settings(
-        self, resources: Resources, masters: tuple[Address, ...] | None = None, version: str = ""
+        self,
+        resources: Resources,
+        masters: tuple[Address, ...] | None = None,
+        version: str = "",
+        isolation: str = "",
+        warning: str = "",
     ) -> AgentSettings:
-        """The agent's settings with all the resources it offers; `masters`: addresses instead of the configured."""
+        """The agent's settings with all the resources it offers; `masters`: addresses instead of the configured;
+        `isolation` and `warning`: what was chosen on this host, and what its operator should know of it."""
         return AgentSettings(
             hostname=self.hostname,
             masters=master_addresses(self.masters) if masters is None else masters,
             resources=resources,
             attributes=self.attributes,
             version=version,
+            isolation=isolation,
+            isolation_warning=warning,
             **self.agent,
         )
 
@@ -267,22 +281,6 @@ class _Given(NamedTuple):
     source: str
 
 
-def _masters(where: str, value: object) -> tuple[str, ...]:
-    if isinstance(value, list | tuple) and all(isinstance(one, str) for one in value):
-        return parse_masters([str(one) for one in value], where)
-    return parse_masters(config_values.text(where, value), where)
-
-
-def _one_of(*choices: str) -> Callable[[str, object], str]:
-    def read(where: str, value: object) -> str:
-        chosen = config_values.text(where, value).lower()
-        if chosen not in choices:
-            raise refused(where, value, "is not a choice", nearest(chosen, choices))
-        return chosen
-
-    return read
-
-
 def _path(where: str, value: object) -> Path:
     written = str(value) if isinstance(value, Path) else config_values.text(where, value)
     if not written or "\0" in written:
@@ -320,8 +318,8 @@ def _text_or_file(where: str, value: object) -> str:
 
 
 _READERS: dict[str, Callable[[str, object], Any]] = {
-    "masters": _masters,
-    "as": _one_of(*get_args(RoleAs)),
+    "masters": config_values.masters,
+    "as": config_values.one_of(*get_args(RoleAs)),
     "port": config_values.port,
     "bind": config_values.host,
     "advertise": config_values.host,
@@ -333,17 +331,23 @@ _READERS: dict[str, Callable[[str, object], Any]] = {
     "replace": config_values.switch,
     "resources": _resources,
     "attributes": _attributes,
+    "isolation": config_values.one_of("cgroups", "process"),
+    "cgroup_root": config_values.cgroup_root,
+    "containerizers": config_values.names,
     "log_json": config_values.switch,
-    "log_level": _one_of(*get_args(Level)),
+    "log_level": config_values.one_of(*get_args(Level)),
 }
 """Name of a setting, as in the file -> what reads it."""
+
+_AGENTS_OWN = ("isolation", "isolation_warning")
+"""Fields of AgentSettings that are found out, not given."""
 
 _TABLES = {
     "master": tuple(field.name for field in msgspec.structs.fields(MasterSettings)),
     "agent": tuple(
         field.name
         for field in msgspec.structs.fields(AgentSettings)
-        if field.name not in ("hostname", "masters", "resources", "attributes", "version")
+        if field.name not in (*_AGENTS_OWN, "hostname", "masters", "resources", "attributes", "version")
     ),
 }
 """Table of the file -> its settings; all of them are whole numbers (a test sees to it)."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 
 from mesos_actor.actors.errors import ConfigError
@@ -33,7 +33,7 @@ _IPV6 = re.compile(r"[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(?:%[A-Za-z0-9._-]+)?")
 _DURATION_FIX = "write a duration like 500ms, 30s, 10min, 1h or 2d"
 _SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
-_MAY_BE_ZERO = ("max_completed_", "gc_delay_ms")
+_MAY_BE_ZERO = ("max_completed_", "gc_delay_ms", "container_pids_limit")
 
 
 def refused(where: str, value: object, problem: str, fix: str) -> ConfigError:
@@ -175,3 +175,40 @@ def join_host_port(name: str, number: int) -> str:
 def master_addresses(masters: Iterable[str]) -> tuple[Address, ...]:
     """The mailboxes of masters given as `host:port`."""
     return tuple(address(Node(f"tcp://{one}"), "master") for one in masters)
+
+
+def masters(where: str, value: object) -> tuple[str, ...]:
+    """A list of masters, `host:port` each, from text or a list. Raises ConfigError."""
+    if isinstance(value, list | tuple) and all(isinstance(one, str) for one in value):
+        return parse_masters([str(one) for one in value], where)
+    return parse_masters(text(where, value), where)
+
+
+def one_of(*choices: str) -> Callable[[str, object], str]:
+    """Reads one of `choices`, in whatever case. What it returns raises ConfigError."""
+
+    def read(where: str, value: object) -> str:
+        chosen = text(where, value).lower()
+        if chosen not in choices:
+            raise refused(where, value, "is not a choice", nearest(chosen, choices))
+        return chosen
+
+    return read
+
+
+def cgroup_root(where: str, value: object) -> str:
+    """The absolute path of a cgroup. Raises ConfigError."""
+    written = text(where, value).strip()
+    if not written.startswith("/") or "\0" in written or "/../" in f"{written}/":
+        raise refused(where, value, "is not an absolute path", "name a directory below /sys/fs/cgroup")
+    return written.rstrip("/") or "/"
+
+
+def names(where: str, value: object) -> tuple[str, ...]:
+    """Names, each once, from text with commas or a list. Raises ConfigError."""
+    written = value if isinstance(value, list | tuple) else text(where, value).split(",")
+    names = tuple(str(one).strip() for one in written)
+    for name in names:
+        if not name or not name.isprintable() or names.count(name) > 1:
+            raise refused(where, value, "is no list of names, each once", "write docker, or docker,mine")
+    return names

@@ -36,6 +36,8 @@ from mesos_actor.transport.transport import Deliver, LinkLost
 from mesos_actor.transport.zmq import ZmqTransport
 
 if TYPE_CHECKING:
+    from mesos_actor.isolation.choice import Choice
+    from mesos_actor.isolation.containerizer import Containerizer
     from mesos_actor.raft.directory import Start
     from mesos_actor.raft.node import RegistryPort
 
@@ -230,46 +232,62 @@ class Host:
         )
 
     def _add_agent(self, runtime: Runtime, work_dir: Path) -> None:
-        from mesos_actor.isolation.answers import OWN_PROCESS
         from mesos_actor.isolation.detect import detect, measure
-        from mesos_actor.isolation.process import ProcessContainerizer
         from mesos_actor.isolation.sandbox import FileSandbox
 
         detected = detect(self.config.resources, measure(work_dir), without=sorted(self.config.without))
         for warning in detected.warnings:
             self.log.event("warning", "resources", {"text": warning})
 
-        host = self
-
-        class Containerizer(ProcessContainerizer):
-            """Executors that this agent finds again, or lets go, are known to its socket too."""
-
-            def on_message(self, sender: Address, cause: str, principal: Principal, message: Message) -> None:
-                match message:
-                    case _ if principal != OWN_PROCESS:
-                        pass  # refused below; what a stranger sends must not touch the keys
-                    case RecoverContainers():
-                        for container_id in message.executors:
-                            host._executor_environment(container_id)
-                    case ForgetContainer() if host.transport is not None:
-                        host.transport.revoke_executor(message.container_id)
-                    case _:
-                        pass
-                super().on_message(sender, cause, principal, message)
-
-        containers = Containerizer(work_dir, self._executor_environment)
-        runtime.add_port("containerizer", containers)
+        choice = self._isolation()
+        containers = self._containerizer(choice.name, work_dir)
+        runtime.add_port("containerizer", KeptKeys(containers, self))
         runtime.add_port("sandbox", FileSandbox(work_dir, containers.is_live))
-        runtime.spawn("agent", self._agent_factory(detected.resources), durable=True)
+        runtime.spawn("agent", self._agent_factory(detected.resources, choice), durable=True)
 
-    def _agent_factory(self, resources: Resources) -> Callable[[], ActorLike]:
+    def _isolation(self) -> Choice:
+        """What keeps tasks apart here, said loudly where it is less than people expect. Raises ConfigError."""
+        from mesos_actor.isolation.cgroup_host import find
+        from mesos_actor.isolation.choice import choose
+
+        asked = self.config.isolation
+        missing = () if asked == "process" else find(self.config.cgroup_root).missing
+        choice = choose(asked, trial=self.part.role == "both", missing=missing)
+        if choice.warning:
+            self.log.event("warning", "isolation", {"text": choice.warning})
+        return choice
+
+    def _containerizer(self, isolation: str, work_dir: Path) -> Containerizer:
+        """The agent's own containerizer, with the others that were asked for beside it. Raises ConfigError."""
+        from mesos_actor.isolation.cgroup import CgroupError
+        from mesos_actor.isolation.composing import ComposingContainerizer
+        from mesos_actor.isolation.containerizer import Surroundings, find
+
+        surroundings = Surroundings(
+            work_dir=work_dir,
+            executor_environment=self._executor_environment,
+            cgroup_root=self.config.cgroup_root,
+            pids_limit=self.config.agent_settings(Resources()).container_pids_limit,
+        )
+        names = ("linux" if isolation == "cgroups" else isolation, *self.config.containerizers)
+        try:
+            made = {name: find(name)(surroundings) for name in names}
+        except CgroupError as error:
+            raise ConfigError(
+                f"isolation: cgroups cannot be used on this host: {error}; or start it with --isolation process, which "
+                "keeps no limits"
+            ) from None
+        return made[names[0]] if len(made) == 1 else ComposingContainerizer(made)
+
+    def _agent_factory(self, resources: Resources, choice: Choice) -> Callable[[], ActorLike]:
         from mesos_actor.actors.agent import Agent
 
         def agent() -> Agent:
             masters = master_addresses(self.config.masters)
             if self.part.role == "both" and self.transport is not None:
                 masters = (address(self.transport.node, "master"),)
-            return Agent(self.config.agent_settings(resources, masters, __version__))
+            settings = self.config.agent_settings(resources, masters, __version__, choice.name, choice.warning)
+            return Agent(settings)
 
         return agent
 
@@ -330,6 +348,32 @@ class Host:
         # An agent takes connections from now on, but takes part only when a master has let it in; the log says so then.
         looking = ", looking for a master" if self.part.role == "agent" else ""
         print(f"ready: {kind} at {where}{looking}", flush=True)
+
+
+class KeptKeys:
+    """The containerizer, before which the keys of executors are kept: those that this agent finds again, or lets go,
+    are known to its socket too."""
+
+    def __init__(self, containerizer: Containerizer, host: Host) -> None:
+        self._inner = containerizer
+        self._host = host
+        self.start = containerizer.start
+        self.on_flush = containerizer.on_flush
+        self.close = containerizer.close
+
+    def on_message(self, sender: Address, cause: str, principal: Principal, message: Message) -> None:
+        transport = self._host.transport
+        match message:
+            case _ if principal != "local":
+                pass  # refused by the containerizer; what a stranger sends must not touch the keys
+            case RecoverContainers():
+                for container_id in message.executors:
+                    self._host._executor_environment(container_id)
+            case ForgetContainer() if transport is not None:
+                transport.revoke_executor(message.container_id)
+            case _:
+                pass
+        self._inner.on_message(sender, cause, principal, message)
 
 
 def _is_loopback(host: str) -> bool:

@@ -117,7 +117,8 @@ class Soak:
             served("master", n, "--as", "master", "--port", place.rpartition(":")[2])
             for n, place in enumerate(places, 1)
         ]
-        agent = ("--as", "agent", "--resources", RESOURCES, "--hostname")
+        # The soak is about masters, frameworks and what is lost; every host can do this.
+        agent = ("--as", "agent", "--isolation", "process", "--resources", RESOURCES, "--hostname")
         self.agents = [served("agent", n, *agent, f"host-{n}") for n in range(1, self.options.agents + 1)]
         load = [sys.executable, str(HERE / "soak_load.py"), str(self.directory)]
         self.frameworks = [

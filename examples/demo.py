@@ -34,6 +34,7 @@ from mesos_actor.actors.client import Client, credentials
 from mesos_actor.actors.frameworks.batch import Batch
 from mesos_actor.actors.frameworks.service import Service
 from mesos_actor.actors.frameworks.specs import batch_spec, service_spec
+from mesos_actor.isolation.choice import possible_here
 
 HERE = Path(__file__).resolve().parent
 CHUNKS = 60
@@ -61,9 +62,12 @@ class Cluster:
         self.directory = directory
         self.keys = directory / "keys"
         self.masters = ""
+        self.isolation = possible_here()
         self.processes: list[tuple[str, subprocess.Popen[str]]] = []
 
     def start(self) -> None:
+        if self.isolation.warning:
+            say(f"agents   with --isolation process: {self.isolation.warning}")
         self._command("init", "--key-dir", str(self.keys))
         ports = free_ports(MASTERS)
         self.masters = ",".join(f"127.0.0.1:{port}" for port in ports)
@@ -106,6 +110,7 @@ class Cluster:
                 *(sys.executable, "-m", "mesos_actor", "start", *arguments),
                 *("--work-dir", str(self.directory / name), "--key-dir", str(self.keys)),
                 *("--ready-file", str(ready_file)),
+                *("--isolation", self.isolation.name),
             ]
             process = subprocess.Popen(command, stdout=log, stderr=log, text=True, start_new_session=True)
         self.processes.append((name, process))

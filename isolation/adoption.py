@@ -12,7 +12,7 @@ import signal
 import time
 from collections.abc import Callable
 
-from mesos_actor.isolation import tree
+from mesos_actor.isolation import cgroup_family, tree
 from mesos_actor.isolation.container import Container, signal_one
 from mesos_actor.isolation.launcher_wire import TEXT_DIED_STARTING, TEXT_HOST_RESTARTED, TEXT_LAUNCHER_DIED
 
@@ -42,7 +42,9 @@ class Adoption:
         task that runs twice is worse than one that is lost.
         """
         this_boot = tree.boot_id()
-        families = tree.marked({c.id for c in containers}) if containers else {}
+        unplaced = {c.id for c in containers if not c.cgroup}
+        families = tree.marked(unplaced) if unplaced else {}
+        families |= {c.id: cgroup_family.pids_in(c.cgroup) for c in containers if c.cgroup}
         for container in containers:
             container.adopted = True
             if boots[container.id] != this_boot:
@@ -128,17 +130,25 @@ class Adoption:
             self._finish(container)
             return
         if container.is_due():
-            for pid, stat in family.items():
-                signal_one(container, pid, stat, signal.SIGKILL, self._say)
+            self._signal(container, family, signal.SIGKILL)
         self._look_again(LOOK_AGAIN_S)
 
     def _family(self, container: Container) -> dict[int, tree.Stat]:
+        if container.cgroup:
+            found = {pid: tree.stat_of(pid) for pid in cgroup_family.pids_in(container.cgroup)}
+            return {pid: stat for pid, stat in found.items() if stat is not None and stat.alive}
         family = tree.family_of(container.pid, container.times, container.id)
         return {pid: stat for pid, stat in family.items() if pid not in container.spared}
 
     def signal(self, container: Container, number: int) -> None:
         """Signal everybody who belongs to it."""
-        for pid, stat in self._family(container).items():
+        self._signal(container, self._family(container), number)
+
+    def _signal(self, container: Container, family: dict[int, tree.Stat], number: int) -> None:
+        if container.cgroup and number == signal.SIGKILL:
+            cgroup_family.kill_all(container.cgroup)
+            return
+        for pid, stat in family.items():
             signal_one(container, pid, stat, number, self._say)
 
     def _finish(self, container: Container) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from msgspec.structs import replace
+
 from mesos_actor.actors.ids import ContainerId, Principal
 from mesos_actor.actors.messages.containers import ContainerExited, RecoveredContainer
+from mesos_actor.isolation.isolator import Ending, Limitation
 
 OWN_PROCESS = Principal("local")
 """Who may give a host's ports orders: the agent in their own process. Executors can reach these mailboxes too, and they
@@ -39,4 +42,19 @@ def recovered_of(container_id: ContainerId, pid: int, exited: ContainerExited | 
         signal=exited.signal,
         killed=exited.killed,
         text=exited.text,
+        limitation=exited.limitation,
+        statistics=exited.statistics,
+    )
+
+
+def with_cause(exited: ContainerExited, ending: Ending, limited: Limitation | None) -> ContainerExited:
+    """The same with what isolators know of the end: which limit caused it, and what was used in all. `limited`: what
+    one of them had it killed for."""
+    limitation = ending.limitation or limited
+    texts = (exited.text, limitation.text if limitation is not None else "", ending.note)
+    return replace(
+        exited,
+        text="; ".join(text for text in texts if text),
+        limitation=limitation.kind if limitation is not None else "",
+        statistics=ending.statistics,
     )

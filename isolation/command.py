@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import pwd
+from collections.abc import Mapping
 
 from mesos_actor.actors.core import environment
 from mesos_actor.actors.errors import MesosActorError
@@ -15,6 +16,9 @@ from mesos_actor.isolation.spawn import DEFAULT_PATH
 
 INHERITED = ("PATH", "HOME", "LANG")
 """All that a task gets of the agent's own environment; an agent's secrets are in the rest."""
+
+
+_NONE: Mapping[str, str] = {}
 
 
 class CommandError(MesosActorError):
@@ -73,12 +77,15 @@ def _inherited(user: str) -> dict[str, str]:
     return kept
 
 
-def environment_of(launch: LaunchContainer, sandbox: str, extra: dict[str, str]) -> dict[str, str]:
-    """The whole environment: inherited, the command's, the launch's, `extra`, ours; the later wins.
+def environment_of(
+    launch: LaunchContainer, sandbox: str, extra: Mapping[str, str], defaults: Mapping[str, str] = _NONE
+) -> dict[str, str]:
+    """The whole environment: inherited, `defaults`, the command's, the launch's, `extra`, ours; the later wins.
 
     What we reserve cannot be set by the command. Raises CommandError naming a variable that cannot be set.
     """
     result = dict(_inherited(launch.command.user))
+    result.update(defaults)
     for name, value in launch.command.env.items():
         if name not in environment.RESERVED:
             result[name] = value

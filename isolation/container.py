@@ -1,7 +1,7 @@
 """What the launcher knows of one container, and how that is written down and read back.
 
 Records of the exit log, each an array that starts with its kind and, but for `boot`, the container's id:
-`boot` id · `intent` cwd · `started` pid first_ticks last_ticks · `kill` grace_ms · `main` code ·
+`boot` id · `intent` cwd [cgroup] · `started` pid first_ticks last_ticks · `kill` grace_ms · `main` code ·
 `exited` code killed text · `forget`. `intent` goes before the process is made, so that a launcher which dies in between
 leaves no process that nobody knows. Standard library only: the launcher imports this.
 """
@@ -20,9 +20,11 @@ class Container:
 
     __slots__ = (
         "adopted",
+        "cgroup",
         "code",
         "cwd",
         "deadline",
+        "emptying",
         "ended",
         "id",
         "killed",
@@ -36,9 +38,13 @@ class Container:
         "times",
     )
 
-    def __init__(self, container_id: str, cwd: str) -> None:
+    def __init__(self, container_id: str, cwd: str, cgroup: str = "") -> None:
         self.id = container_id
         self.cwd = cwd
+        #: The directory of its cgroup; empty: it has none, and its family is guessed.
+        self.cgroup = cgroup
+        #: Its open cgroup.events while its main process is gone and somebody else is not; else -1.
+        self.emptying = -1
         #: The main process, leader of its session; 0: none was started.
         self.pid = 0
         #: Clock ticks since the boot between which the process was made: with the pid, its identity.
@@ -80,9 +86,13 @@ class Container:
         self.text = f"{self.text}; {text}" if self.text else text
         return True
 
+    def intent(self) -> list[Any]:
+        """The record that goes before the process is made."""
+        return ["intent", self.id, self.cwd, self.cgroup] if self.cgroup else ["intent", self.id, self.cwd]
+
     def records(self) -> Iterator[list[Any]]:
         """What the log must hold so that `replay` gives this container again."""
-        yield ["intent", self.id, self.cwd]
+        yield self.intent()
         if self.ended:
             yield ["exited", self.id, self.code, self.killed, self.text]
             return
@@ -108,7 +118,7 @@ def replay(records: Iterable[list[Any]]) -> tuple[dict[str, Container], dict[str
         elif kind == "forget":
             containers.pop(key, None)
         elif kind == "intent":
-            containers[key] = Container(key, rest[0])
+            containers[key] = Container(key, *rest[:2])
             boots[key] = boot
         elif key in containers:
             _apply(containers[key], kind, rest)

@@ -29,6 +29,7 @@ from mesos_actor.actors.messages.containers import (
     MeasureContainers,
     ReadFile,
     RecoverContainers,
+    UpdateContainer,
     Usage,
 )
 from mesos_actor.actors.ports import Outlet
@@ -232,7 +233,7 @@ class FakeContainerizer:
         )
         if fate is Fate.OOM:
             duration_us = min(duration_us, 60_000_000) // 2
-            exited = ContainerExited(container_id, signal=_SIGKILL, text="out of memory")
+            exited = ContainerExited(container_id, signal=_SIGKILL, text="out of memory", limitation="memory")
         elif fate is Fate.UNKNOWN_EXIT:
             exited = ContainerExited(
                 container_id, text="the launcher that watched it died; exit status cannot be known"
@@ -325,6 +326,13 @@ class FakeContainerizer:
         else:
             container.exited = msgspec.structs.replace(container.exited, killed=True)
 
+    def _on_update(self, message: UpdateContainer) -> None:
+        container = self._survivors.containers.get(message.container_id)
+        if container is not None and not container.ended:
+            container.launch = msgspec.structs.replace(
+                container.launch, resources=message.resources, limits=message.limits
+            )
+
     def _on_forget(self, message: ForgetContainer) -> None:
         self._failed.pop(message.container_id, None)
         container = self._survivors.containers.get(message.container_id)
@@ -360,6 +368,7 @@ class FakeContainerizer:
 
     _HANDLERS: dict[type[Message], Callable[[Any, Any], None]] = {
         LaunchContainer: _on_launch,
+        UpdateContainer: _on_update,
         KillContainer: _on_kill,
         ForgetContainer: _on_forget,
         RecoverContainers: _on_recover,

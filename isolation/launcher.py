@@ -32,6 +32,7 @@ from typing import Any
 
 import msgpack
 
+from mesos_actor.isolation.container import Container
 from mesos_actor.isolation.exit_log import ExitLog, LogDamaged
 from mesos_actor.isolation.launcher_wire import (
     LISTING_CHUNK,
@@ -105,6 +106,7 @@ class Launcher:
         self._watcher = Watcher(self._log, say)
         self._watcher.recover()
         self._polled_pidfds: set[int] = set()
+        self._polled_cgroups: dict[int, Container] = {}
         #: Until when starts are held back, on the monotonic clock.
         self._hold_until: float | None = None
         self._listener = self._listen()
@@ -161,6 +163,8 @@ class Launcher:
                     self._accept()
                 elif self._agent is not None and descriptor == self._agent.fileno():
                     self._read()
+                elif descriptor in self._watcher.emptying:
+                    self._watcher.on_emptied(descriptor)
                 else:
                     self._watcher.adoption.on_pidfd(descriptor)
             self._launch_some()
@@ -209,6 +213,10 @@ class Launcher:
         for descriptor in self._watcher.adoption.pidfds.keys() - self._polled_pidfds:
             self._poll.register(descriptor, select.EPOLLIN)  # closing takes it out again
         self._polled_pidfds = set(self._watcher.adoption.pidfds)
+        for descriptor, container in self._watcher.emptying.items():
+            if self._polled_cgroups.get(descriptor) is not container:  # a closed one's number may be another's now
+                self._poll.register(descriptor, select.EPOLLPRI)
+        self._polled_cgroups = dict(self._watcher.emptying)
         if not self._watcher.flush():
             return
         if self._only_starts():

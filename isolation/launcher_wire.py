@@ -3,8 +3,8 @@
 Every message has its kind under `k`. The launcher outlives the agent's program and may be older than it, so kinds and
 fields are only ever added; `VERSION` changes when that is not enough, and then the two say so and do not guess.
 
-To the launcher: `hello` version · `launch` id argv env cwd out err [user] [limits] · `kill` id grace_ms ·
-`forget` ids · `ping` · `shutdown` (once nothing runs).
+To the launcher: `hello` version · `launch` id argv env cwd out err [user] [limits] [cgroup] [confine] ·
+`kill` id grace_ms · `forget` ids · `ping` · `shutdown` (once nothing runs).
 
 From it: `welcome` version pid · `refused` text · `listed` containers [more] · `started` id pid · `failed` id reason
 text · `exited` id code killed text · `pong` · `bad` text. `code` is the exit status, a negative signal number, or nil

@@ -1,26 +1,26 @@
-"""The `containerizer` port: sandboxes, files, environment, and the launcher behind it.
+"""The pipeline of a `containerizer` port: what is known of each container, and the launcher behind it.
 
-The agent's own process never forks. A launch is one mkdir and one message to the launcher; only a command with URIs
-goes through a thread first. Exits are told again until ForgetContainer, for the agent may have died between hearing of
-one and keeping it. What is left of a command's process tree when the command itself ends is killed before its exit is
-told; see watcher.py for what "tree" means and launcher.py for what survives what.
+`process` is this pipeline without isolators, `linux` (linux.py) with them. What comes before a launch stands in
+preparation.py, isolators' work after it in isolator.py. The agent's own process never forks: a launch is one mkdir and
+one message to the launcher; only one that must wait for something goes through a thread first. Exits are told again
+until ForgetContainer, for the agent may have died between hearing of one and keeping it. What is left of a command's
+process tree when the command itself ends is killed before its exit is told; see watcher.py for what "tree" means and
+launcher.py for what survives what.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import psutil
+from msgspec.structs import replace
 
-from mesos_actor.actors.errors import InvalidInput
-from mesos_actor.actors.ids import Address, ContainerId, Principal, local
+from mesos_actor.actors.ids import Address, ContainerId, FrameworkId, Principal, local
 from mesos_actor.actors.messages.base import Message
 from mesos_actor.actors.messages.containers import (
     ContainerExited,
@@ -33,13 +33,17 @@ from mesos_actor.actors.messages.containers import (
     LaunchContainer,
     MeasureContainers,
     RecoverContainers,
+    UpdateContainer,
 )
+from mesos_actor.actors.messages.values import Command
 from mesos_actor.actors.ports import Outlet
-from mesos_actor.isolation.answers import NEVER_RAN, NOT_KNOWN, OWN_PROCESS, exit_of, recovered_of
-from mesos_actor.isolation.command import CommandError, Owner, argv_of, environment_of, owner_of
-from mesos_actor.isolation.fetch import FetchError, fetch
+from mesos_actor.isolation.answers import NEVER_RAN, NOT_KNOWN, OWN_PROCESS, exit_of, recovered_of, with_cause
+from mesos_actor.isolation.cleaner import Cleaner
+from mesos_actor.isolation.isolator import Contribution, Isolation, Isolator, IsolatorError, Limitation
 from mesos_actor.isolation.launcher_client import IDLE_S, LauncherClient
-from mesos_actor.isolation.paths import LONG_NAME, directory_name, make_sandbox, sandbox_of, sandboxes_of
+from mesos_actor.isolation.paths import LONG_NAME, directory_name, sandboxes_of
+from mesos_actor.isolation.preparation import NotPrepared, Preparation, Sandbox
+from mesos_actor.isolation.threads import Threads
 from mesos_actor.isolation.usage import measure
 
 MAX_CONTAINERS = 100_000
@@ -48,10 +52,10 @@ MAX_CONTAINERS = 100_000
 MAX_FAILED = 10_000
 """Failed launches remembered, so that asking again gets the same answer; the oldest is dropped."""
 
-MAX_FETCHING = 1_000
-"""Containers that wait for their files; a launch past that fails."""
+MAX_PREPARING = 1_000
+"""Containers whose preparation is on a thread; a launch past that fails."""
 
-FETCH_THREADS = 4
+PREPARE_THREADS = 4
 EXIT_REPEAT_US = 10_000_000
 """How often exits that were not taken over are told again."""
 
@@ -59,13 +63,15 @@ EXITS_A_REPEAT = 1_000
 MAX_MEASUREMENTS_WAITING = 4
 """Past that, a MeasureContainers is answered with nothing: the former ones are not done yet."""
 
-_FULL = (28, 122)  # ENOSPC, EDQUOT
+
+NO_FRAMEWORK = FrameworkId("")
+NO_COMMAND = Command(())
 
 
 class _Container:
-    """`exit` is set when it has ended, `pid` while it runs; neither: it is being fetched for or launched."""
+    """`exit` is set when it has ended, `pid` while it runs; neither: it is being prepared or launched."""
 
-    __slots__ = ("cancelled", "exit", "fetching", "launch", "orphan", "pid", "recovery")
+    __slots__ = ("cancelled", "exit", "launch", "limitation", "orphan", "pid", "preparing", "recovery")
 
     def __init__(self, launch: LaunchContainer | None, recovery: int = 0) -> None:
         self.launch = launch
@@ -73,8 +79,11 @@ class _Container:
         self.recovery = recovery
         self.pid = 0
         self.exit: ContainerExited | None = None
-        self.fetching = False
+        #: On a thread, before the launcher has heard of it.
+        self.preparing = False
         self.cancelled = threading.Event()
+        #: What an isolator had it killed for.
+        self.limitation: Limitation | None = None
         #: Killed because nobody asked for it; told to nobody.
         self.orphan = False
 
@@ -92,9 +101,11 @@ class ProcessContainerizer:
         executor_environment: Callable[[ContainerId], dict[str, str]] | None = None,
         launcher_idle_s: float = IDLE_S,
         exit_repeat_us: int = EXIT_REPEAT_US,
+        isolators: Sequence[Isolator] = (),
     ) -> None:
         self._work_dir = work_dir.absolute()
-        self._executor_environment = executor_environment
+        self._isolation = Isolation(isolators)
+        self._preparation = Preparation(self._work_dir, self._isolation, executor_environment)
         self._exit_repeat_us = exit_repeat_us
         self._client = LauncherClient(self._work_dir / "launcher", self._on_event, self._on_listed, launcher_idle_s)
         #: By id, in the order in which they were asked for or found. At most MAX_CONTAINERS.
@@ -107,8 +118,7 @@ class ProcessContainerizer:
         self._waiting: RecoverContainers | None = None
         self._recoveries = 0
         self._agent = local("agent")
-        self._pool: ThreadPoolExecutor | None = None
-        self._fetching = 0
+        self._preparing = 0
         self._measuring = 0
         self._repeat_is_set = False
         self._closed = False
@@ -116,10 +126,14 @@ class ProcessContainerizer:
     # -- the port ---------------------------------------------------------------------------------------------------
 
     def start(self, outlet: Outlet) -> None:
-        """Find or start the launcher. Raises OSError when the work directory cannot be used."""
+        """Find or start the launcher. Raises OSError when the work directory cannot be used, MesosActorError when an
+        isolator cannot work on this host."""
         self._outlet = outlet
-        self._loop = asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
+        self._threads = Threads(loop, PREPARE_THREADS, "containerizer", self._is_closed)
+        self._cleaner = Cleaner(self._isolation, outlet, loop, self._exit_repeat_us, self._is_closed)
         sandboxes_of(self._work_dir).mkdir(mode=0o711, parents=True, exist_ok=True)
+        self._isolation.start(self)
         self._client.start(outlet)
 
     def on_message(self, sender: Address, cause: str, principal: Principal, message: Message) -> None:
@@ -145,8 +159,9 @@ class ProcessContainerizer:
         self._closed = True
         for container in self._containers.values():
             container.cancelled.set()
-        if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
+        self._threads.close()
+        self._cleaner.close()
+        self._isolation.close()
         self._client.close()
 
     @property
@@ -179,8 +194,6 @@ class ProcessContainerizer:
             self._tell_what_is_known(container_id, known)
         elif len(self._containers) >= MAX_CONTAINERS:
             self._fail(container_id, "spawn", f"this agent holds {MAX_CONTAINERS} containers, its bound")
-        elif message.command.uris and self._fetching >= MAX_FETCHING:
-            self._fail(container_id, "fetch", f"{MAX_FETCHING} containers wait for their files already")
         else:
             self._containers[container_id] = _Container(message, self._recoveries)
             self._prepare(message)
@@ -192,89 +205,55 @@ class ProcessContainerizer:
             self._tell(container.exit)
 
     def _prepare(self, message: LaunchContainer) -> None:
-        """Make the sandbox and go on to the files or the launch."""
-        container_id = message.container_id
+        """Make what it needs and launch it, on a thread first when that may wait."""
         try:
-            sandbox = sandbox_of(self._work_dir, message.framework_id, container_id)
-            owner = owner_of(message.command.user)
-            make_sandbox(sandbox)
-            if owner is not None:
-                os.chown(sandbox, owner.user_id, owner.group_id)
-        except InvalidInput as error:
-            self._fail(container_id, "sandbox", str(error))
-        except CommandError as error:
-            self._fail(container_id, "spawn", str(error))
-        except OSError as error:
-            reason = "full" if error.errno in _FULL else "sandbox"
-            self._fail(container_id, reason, f"cannot make the sandbox: {error.strerror}: {error.filename}")
-        else:
-            if message.command.uris:
-                self._fetch(message, sandbox, owner)
+            sandbox = self._preparation.make_sandbox(message)
+            if self._preparation.is_slow(message):
+                self._prepare_slowly(message, sandbox)
             else:
-                self._launch(message, sandbox)
+                self._launch(message, sandbox, self._preparation.contribution(message, sandbox))
+        except NotPrepared as error:
+            self._fail(message.container_id, error.reason, error.text)
 
-    def _launch(self, message: LaunchContainer, sandbox: str) -> None:
-        container_id = message.container_id
-        extra = {}
-        if message.executor and self._executor_environment is not None:
-            extra = self._executor_environment(container_id)
+    def _launch(self, message: LaunchContainer, sandbox: Sandbox, added: Contribution) -> None:
         try:
-            fields: dict[str, Any] = {
-                "argv": argv_of(message.command),
-                "env": environment_of(message, sandbox, extra),
-                "cwd": sandbox,
-            }
-            if message.command.user:
-                fields["user"] = message.command.user if owner_of(message.command.user) else ""
-            self._client.launch(container_id, fields)
-        except (CommandError, ValueError) as error:
-            self._fail(container_id, "spawn", str(error))
+            self._client.launch(message.container_id, self._preparation.fields(message, sandbox, added))
+        except (NotPrepared, ValueError) as error:
+            reason = error.reason if isinstance(error, NotPrepared) else "spawn"
+            self._fail(message.container_id, reason, str(error))
 
-    def _fetch(self, message: LaunchContainer, sandbox: str, owner: Owner | None) -> None:
+    def _prepare_slowly(self, message: LaunchContainer, sandbox: Sandbox) -> None:
+        if self._preparing >= MAX_PREPARING:
+            raise NotPrepared("fetch", f"{MAX_PREPARING} containers wait for their files already")
         container = self._containers[message.container_id]
-        container.fetching = True
-        self._fetching += 1
+        container.preparing = True
+        self._preparing += 1
 
-        def work() -> None:
-            error: FetchError | None = None
+        def work() -> Contribution | NotPrepared:
             try:
-                rights = (owner.user_id, owner.group_id, owner.reader()) if owner else None
-                fetch(message.command.uris, sandbox, container.cancelled, rights)
-            except FetchError as caught:
-                error = caught
-            except Exception as caught:  # noqa: BLE001 - a bug of ours must not leave the launch without an answer
-                error = FetchError(f"internal error while fetching: {caught!r}")
-            self._from_thread(lambda: self._on_fetched(message, sandbox, container, error))
+                return self._preparation.slowly(message, sandbox, container.cancelled)
+            except NotPrepared as error:
+                return error
 
-        self._threads().submit(work)
+        self._threads.run(work, lambda done: self._on_prepared(message, sandbox, container, done))
 
-    def _on_fetched(
-        self, message: LaunchContainer, sandbox: str, container: _Container, error: FetchError | None
+    def _on_prepared(
+        self, message: LaunchContainer, sandbox: Sandbox, container: _Container, done: Contribution | NotPrepared
     ) -> None:
-        self._fetching -= 1
-        container.fetching = False
-        if self._containers.get(message.container_id) is not container or container.exit is not None:
-            return  # killed or forgotten meanwhile
-        if error is not None:
-            self._fail(message.container_id, "full" if error.full else "fetch", str(error))
+        self._preparing -= 1
+        container.preparing = False
+        container_id = message.container_id
+        if self._containers.get(container_id) is not container or container.exit is not None:
+            self._cleaner.add(container_id)  # killed or forgotten meanwhile
+        elif isinstance(done, NotPrepared):
+            self._fail(container_id, done.reason, done.text)
         else:
-            self._launch(message, sandbox)
+            self._launch(container.launch or message, sandbox, done)
+            if container.launch is not None and container.launch != message:
+                self._apply_update(message, container.launch)  # its limits were changed while it was prepared
 
-    def _threads(self) -> ThreadPoolExecutor:
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(FETCH_THREADS, thread_name_prefix="containerizer")
-        return self._pool
-
-    def _from_thread(self, call: Callable[[], None]) -> None:
-        def unless_closed() -> None:
-            if not self._closed:
-                call()
-
-        if not self._closed:
-            try:
-                self._loop.call_soon_threadsafe(unless_closed)
-            except RuntimeError:
-                self._closed = True  # the loop has ended before this thread
+    def _is_closed(self) -> bool:
+        return self._closed
 
     def _fail(self, container_id: ContainerId, reason: str, text: str) -> None:
         self._containers.pop(container_id, None)
@@ -282,6 +261,7 @@ class ProcessContainerizer:
         self._failed[container_id] = failed
         if len(self._failed) > MAX_FAILED:
             self._failed.popitem(last=False)
+        self._cleaner.add(container_id)
         self._tell(failed)
 
     def _tell(self, message: Message) -> None:
@@ -301,7 +281,7 @@ class ProcessContainerizer:
                 self._client.kill(message.container_id, message.grace_ms)
         elif container.exit is not None:
             self._tell(container.exit)
-        elif container.fetching:
+        elif container.preparing:
             container.cancelled.set()
             self._ended(container, ContainerExited(message.container_id, killed=True, text=NEVER_RAN))
         else:
@@ -317,6 +297,38 @@ class ProcessContainerizer:
             return
         del self._containers[message.container_id]
         self._forgotten.append(message.container_id)
+        self._cleaner.add(message.container_id)
+
+    # -- limits, and what isolators ask for -------------------------------------------------------------------------
+
+    def _on_update(self, message: UpdateContainer) -> None:
+        container = self._containers.get(message.container_id)
+        if container is None or container.exit is not None or container.orphan:
+            return
+        # After a restart of the agent nobody remembers its launch; isolators look at its resources and limits alone.
+        before = container.launch or LaunchContainer(message.container_id, NO_FRAMEWORK, NO_COMMAND, message.resources)
+        now = replace(before, resources=message.resources, limits=message.limits)
+        if container.preparing or (now != container.launch and self._apply_update(before, now)):
+            container.launch = now
+
+    def _apply_update(self, before: LaunchContainer, now: LaunchContainer) -> bool:
+        try:
+            self._isolation.update(before, now)
+        except IsolatorError as error:
+            self._outlet.log("update_refused", level="warning", container=now.container_id, text=error.text)
+            return False
+        return True
+
+    def limit(self, container_id: ContainerId, limitation: Limitation) -> None:
+        """For isolators: end a container that went past a limit of theirs; its end will say so."""
+        container = self._containers.get(container_id)
+        if container is not None and container.exit is None and container.limitation is None:
+            container.limitation = limitation
+            self._client.kill(container_id, 0)
+
+    def log(self, event: str, level: str = "info", **fields: Any) -> None:
+        """For isolators: one structured log line."""
+        self._outlet.log(event, level, **fields)
 
     # -- what the launcher says -------------------------------------------------------------------------------------
 
@@ -327,6 +339,7 @@ class ProcessContainerizer:
         if kind == "started":
             if container is not None and not container.orphan:
                 container.pid = event["pid"]
+                self._isolation.started(container_id, container.pid)
                 self._tell(ContainerStarted(container_id, container.pid))
         elif kind == "failed":
             if container is not None and container.orphan:
@@ -346,12 +359,16 @@ class ProcessContainerizer:
             del self._containers[exited.container_id]
             self._forget_soon(exited.container_id)
             return
+        exited = self._with_cause(container, exited)
         container.exit = exited
         container.launch = None
         self._tell(exited)
         if not self._repeat_is_set:
             self._repeat_is_set = True
             self._outlet.call_later(self._exit_repeat_us, self._repeat_exits)
+
+    def _with_cause(self, container: _Container, exited: ContainerExited) -> ContainerExited:
+        return with_cause(exited, self._isolation.ended(exited.container_id), container.limitation)
 
     def _repeat_exits(self) -> None:
         """Tell the oldest exits that nobody has taken over yet once more."""
@@ -369,6 +386,7 @@ class ProcessContainerizer:
         if not self._forgotten:
             self._outlet.call_later(0, self.on_flush)
         self._forgotten.append(container_id)
+        self._cleaner.add(container_id)
 
     def _on_listed(self, listing: list[dict[str, Any]]) -> None:
         """A launcher is connected and holds exactly these."""
@@ -398,9 +416,11 @@ class ProcessContainerizer:
         elif not container.pid and container.exit is None and entry["pid"] and container.launch is not None:
             self._tell(ContainerStarted(container_id, entry["pid"]))
         container.pid = entry["pid"]
+        if container.pid and not entry["ended"] and not container.orphan:
+            self._isolation.started(container_id, container.pid)
         if entry["ended"] and container.exit is None:
             if container.launch is None and not container.orphan and not self._recovered:
-                container.exit = exit_of(entry)  # told when it is asked for
+                container.exit = self._with_cause(container, exit_of(entry))  # told when it is asked for
             else:
                 self._ended(container, exit_of(entry))
 
@@ -425,6 +445,9 @@ class ProcessContainerizer:
             known = self._containers.get(container_id)
             if known is not None and (known.pid or known.exit is not None):
                 found.append(recovered_of(container_id, known.pid, known.exit))
+        for left in self._isolation.recover(tuple(self._containers)):
+            self._outlet.log("leftover_of_a_former_life", level="warning", container=left)
+            self._cleaner.add(left)
         self._tell(ContainersRecovered(tuple(found)))
         if not self._repeat_is_set:
             self._repeat_is_set = True
@@ -434,7 +457,7 @@ class ProcessContainerizer:
         container.orphan = True
         if container.exit is not None:
             self._ended(container, container.exit)
-        elif container.fetching:
+        elif container.preparing:
             container.cancelled.set()
             del self._containers[container_id]
         else:
@@ -453,14 +476,14 @@ class ProcessContainerizer:
         now_us = self._outlet.now_us()
         self._measuring += 1
 
-        def work() -> None:
+        def work() -> ContainerUsage:
             try:
-                usages = measure(pids, now_us)
+                usages = tuple(self._isolation.usage(usage) for usage in measure(pids, now_us))
             except (OSError, psutil.Error):
                 usages = ()  # the host would not tell; the next measurement may be luckier
-            self._from_thread(lambda: self._on_measured(ContainerUsage(usages, message.operation_id)))
+            return ContainerUsage(usages, message.operation_id)
 
-        self._threads().submit(work)
+        self._threads.run(work, self._on_measured)
 
     def _on_measured(self, usage: ContainerUsage) -> None:
         self._measuring -= 1
@@ -468,6 +491,7 @@ class ProcessContainerizer:
 
     _HANDLERS: dict[type[Message], Callable[[Any, Any], None]] = {
         LaunchContainer: _on_launch,
+        UpdateContainer: _on_update,
         KillContainer: _on_kill,
         ForgetContainer: _on_forget,
         RecoverContainers: _on_recover,

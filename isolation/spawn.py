@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import importlib
 import os
 import resource
 import signal
 import stat
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 _RESET = [signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM, signal.SIGCHLD]
@@ -36,10 +38,12 @@ class SpawnError(Exception):
 class Program:
     """What to start. `out` and `err` are opened for appending, relative to `cwd`. `user` empty: as we are.
 
-    `limits` maps names of resource.RLIMIT_* without the prefix, in lower case, to (soft, hard).
+    `limits` maps names of resource.RLIMIT_* without the prefix, in lower case, to (soft, hard). `cgroup` is the path of
+    a cgroup.procs that the child writes itself to before it does anything else; `confine` is what confinement.enter
+    makes of the child then. Both empty: neither.
     """
 
-    __slots__ = ("argv", "cwd", "env", "err", "limits", "out", "user")
+    __slots__ = ("argv", "cgroup", "confine", "cwd", "env", "err", "limits", "out", "user")
 
     def __init__(self, fields: dict[str, Any]) -> None:
         """Raises ValueError naming the field that cannot be used."""
@@ -56,6 +60,17 @@ class Program:
         self.user = _text(fields, "user", "")
         limits = fields.get("limits") or {}
         self.limits = {_limit_number(name): (int(soft), int(hard)) for name, (soft, hard) in limits.items()}
+        self.cgroup = _text(fields, "cgroup", "")
+        if self.cgroup and not (self.cgroup.startswith("/") and self.cgroup.endswith("/cgroup.procs")):
+            raise ValueError(f"cgroup: expected the absolute path of a cgroup.procs, got {self.cgroup!r}")
+        self.confine: dict[str, Any] = fields.get("confine") or {}
+        if not isinstance(self.confine, dict):
+            raise ValueError(f"confine: expected a map, got {self.confine!r}")
+
+    @property
+    def cgroup_directory(self) -> str:
+        """The directory of `cgroup`; empty without one."""
+        return self.cgroup.removesuffix("/cgroup.procs")
 
 
 def _text(fields: dict[str, Any], name: str, default: str | None = None) -> str:
@@ -106,7 +121,7 @@ def spawn(program: Program) -> int:
     except (OSError, ValueError) as error:
         raise SpawnError("sandbox", f"cannot enter the sandbox {program.cwd!r}: {_words(error)}") from None
     path = program.env.get("PATH") or DEFAULT_PATH
-    if program.limits or not _is_own_user(program.user):
+    if program.cgroup or program.confine or program.limits or not _is_own_user(program.user):
         return _fork(program, path)
     file = resolve(program.argv[0], path)
     try:
@@ -178,8 +193,10 @@ def _user(user: str) -> tuple[int, int, str]:
 
 
 def _fork(program: Program, path: str) -> int:
-    """Start `program` as another user or under limits. The child tells why it could not through a pipe that a
-    successful exec closes."""
+    """Start `program` as another user, under limits, in a cgroup, or confined. The child tells why it could not through
+    a pipe that a successful exec closes."""
+    if program.confine:
+        _confinement()  # loaded before the fork: every child would load it again
     identity = None if _is_own_user(program.user) else _user(program.user)
     if identity is not None and os.geteuid() != 0:
         raise SpawnError("spawn", f"user: only an agent run by root can start a command as {program.user!r}")
@@ -197,9 +214,31 @@ def _fork(program: Program, path: str) -> int:
     return pid
 
 
+def _confinement() -> Callable[[dict[str, Any]], None]:
+    """What confines a process. A module of its own that most launchers never need."""
+    try:
+        module = importlib.import_module("mesos_actor.isolation.confinement")
+    except ImportError as error:
+        raise SpawnError("spawn", f"confine: this launcher cannot confine a command: {error}") from None
+    enter: Callable[[dict[str, Any]], None] = module.enter
+    return enter
+
+
+def _enter_cgroup(path: str) -> None:
+    """Move this process, of which nothing of the command's has run yet. Raises SpawnError."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        os.write(descriptor, b"0")
+        os.close(descriptor)
+    except OSError as error:
+        raise SpawnError("spawn", f"cannot enter the cgroup by {path}: {_words(error)}") from None
+
+
 def _become(program: Program, path: str, identity: tuple[int, int, str] | None, writer: int) -> NoReturn:
     """The forked child: everything up to the exec. Never returns."""
     try:
+        if program.cgroup:
+            _enter_cgroup(program.cgroup)
         os.setsid()
         signal.set_wakeup_fd(-1)
         for number in _RESET:
@@ -214,6 +253,8 @@ def _become(program: Program, path: str, identity: tuple[int, int, str] | None, 
         os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
         os.dup2(os.open(program.out, _OUTPUT_FLAGS, 0o644), 1)
         os.dup2(os.open(program.err, _OUTPUT_FLAGS, 0o644), 2)
+        if program.confine:
+            _confinement()(program.confine)
         file = resolve(program.argv[0], path)
         try:
             os.execve(file, program.argv, program.env)

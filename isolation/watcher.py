@@ -7,8 +7,10 @@ Rules, all of them here:
    one of our own children, and the kernel's list of those is exact (tree.py). No scan of /proc is needed to know that
    a container is gone; the usual case costs one read a turn.
 2. A stray belongs to the container whose session it is in, whose mark its environment carries, or in whose sandbox it
-   stands or writes. One that hides all of this is killed when nothing runs any more; cgroups will close that gap.
-3. A container has ended when its main process was reaped and no stray of it is left. What is left when the main
+   stands or writes. One that hides all of this is killed when nothing runs any more. Where a container has a cgroup
+   there is nothing to hide: whoever is in it belongs to it, and is killed by cgroup.kill.
+3. A container has ended when its main process was reaped and no stray of it is left; with a cgroup, when that was
+   reaped and the kernel says that the cgroup is empty, of which it wakes us. What is left when the main
    process ends is killed at once, unless a kill's grace is still running: then it has the rest of the grace.
 4. A status is told only after it is on disk. What was running when a former launcher died is adopted (adoption.py).
 """
@@ -22,7 +24,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from mesos_actor.isolation import tree
+from mesos_actor.isolation import cgroup_family, tree
 from mesos_actor.isolation.adoption import Adoption
 from mesos_actor.isolation.container import Container, replay, signal_one
 from mesos_actor.isolation.exit_log import COMPACT_ABOVE_BYTES, ExitLog
@@ -57,6 +59,10 @@ class Watcher:
         self._deadlines: list[tuple[float, str]] = []
         self._children = tree.OwnChildren()
         self.adoption = Adoption(self._end, say)
+        #: cgroup.events -> the container that waits for it to say that nobody is left. To be polled for POLLPRI.
+        self.emptying: dict[int, Container] = {}
+        #: The last two names of each running container's cgroup -> the container.
+        self._cgroups: dict[tuple[str, str], Container] = {}
         self._log_retry_at: float | None = None
         self._sync_at: float | None = None
         self.events: list[dict[str, Any]] = []
@@ -68,6 +74,9 @@ class Watcher:
         self._log.add(["boot", tree.boot_id()])
         still_open = [c for c in self.containers.values() if not c.ended]
         self.running = len(still_open)
+        for container in still_open:
+            if container.cgroup:
+                self._cgroups[cgroup_family.key_of(container.cgroup)] = container
         self.adoption.take_up(still_open, boots)
         for container in still_open:
             if container.pid and not container.ended:
@@ -85,7 +94,7 @@ class Watcher:
         dies, there is at most one of which nobody knows whether it ran.
         """
         mark = self._log.pending_bytes
-        self._log.add(["intent", container_id, program.cwd])
+        self._log.add(Container(container_id, program.cwd, program.cgroup_directory).intent())
         if self._write():
             self._launch_one(container_id, program)
             return
@@ -103,7 +112,9 @@ class Watcher:
             self._log.add(["forget", container_id])
             self.events.append({"k": "failed", "id": container_id, "reason": error.reason, "text": error.text})
             return
-        container = Container(container_id, program.cwd)
+        container = Container(container_id, program.cwd, program.cgroup_directory)
+        if container.cgroup:
+            self._cgroups[cgroup_family.key_of(container.cgroup)] = container
         container.pid = pid
         container.times = (before, tree.boot_ticks() + 1)
         self.containers[container_id] = container
@@ -163,20 +174,45 @@ class Watcher:
         for container in changed.values():
             if not container.main_gone or container.ended:
                 continue
-            if not container.strays:
+            if not self._await_emptiness(container) if container.cgroup else not container.strays:
                 self._end(container)
                 continue
             if not container.main_noted:
                 container.main_noted = True
                 self._log.add(["main", container.id, container.code])
             if container.is_due():
-                self._signal_strays(container, signal.SIGKILL)
+                self._signal_family(container, signal.SIGKILL)
         if not self.running:
             for pid, owner in self._strays.items():
                 if owner is None:
                     self._kill_child(pid)
 
+    def _await_emptiness(self, container: Container) -> bool:
+        """Whether somebody is left in its cgroup; then the kernel will wake us when nobody is."""
+        if container.emptying < 0:
+            try:
+                container.emptying = os.open(f"{container.cgroup}/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
+            except OSError:
+                return False  # gone, so nobody is in it
+        if not cgroup_family.says_populated(container.emptying):
+            return False
+        self.emptying[container.emptying] = container
+        return True
+
+    def on_emptied(self, descriptor: int) -> None:
+        """The kernel has news of a cgroup that should become empty."""
+        container = self.emptying.get(descriptor)
+        if container is not None:
+            self._changed[container.id] = container
+            self._settle()
+
     def _end(self, container: Container) -> None:
+        if container.emptying >= 0:
+            self.emptying.pop(container.emptying, None)
+            os.close(container.emptying)
+            container.emptying = -1
+        if container.cgroup:
+            self._cgroups.pop(cgroup_family.key_of(container.cgroup), None)
         container.ended = True
         container.deadline = None
         self.running -= 1
@@ -212,6 +248,10 @@ class Watcher:
             self._changed[owner.id] = owner
 
     def _owner(self, pid: int, stat: tree.Stat) -> Container | None:
+        if self._cgroups:
+            for key in cgroup_family.keys_in(cgroup_family.place_of(pid)):
+                if key in self._cgroups:
+                    return self._cgroups[key]
         leader = self._mains.get(stat.session)
         if leader is not None:
             return leader
@@ -287,6 +327,9 @@ class Watcher:
         if container.adopted:
             self.adoption.signal(container, number)
             return
+        if container.cgroup:
+            self._signal_cgroup(container, number)
+            return
         self._signal_strays(container, number)
         if container.main_gone:
             return
@@ -297,6 +340,17 @@ class Watcher:
             self._say(f"{container.id}: process {container.pid} took another user's identity and cannot be killed")
         for pid, stat in family:
             if stat.group != container.pid:
+                signal_one(container, pid, stat, number, self._say)
+
+    def _signal_cgroup(self, container: Container, number: int) -> None:
+        if number == signal.SIGKILL:
+            refused = cgroup_family.kill_all(container.cgroup)
+            if refused and container.note(f"its cgroup cannot be killed: {refused}"):
+                self._say(f"{container.id}: {container.cgroup}/cgroup.kill: {refused}")
+            return
+        for pid in cgroup_family.pids_in(container.cgroup):
+            stat = tree.stat_of(pid)
+            if stat is not None and stat.alive:
                 signal_one(container, pid, stat, number, self._say)
 
     def _signal_strays(self, container: Container, number: int) -> None:

@@ -8,11 +8,19 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from mesos_actor.isolation.choice import possible_here
+
 hypothesis.settings.register_profile(
     "ci", deadline=None, derandomize=True, database=None, max_examples=60, print_blob=True
 )
 hypothesis.settings.register_profile("explore", deadline=None, max_examples=2_000)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+def pytest_report_header() -> str:
+    """Which isolation the real clusters of these tests use."""
+    choice = possible_here()
+    return f"real clusters: --isolation {choice.name}{f' ({choice.warning})' if choice.warning else ''}"
 
 
 @pytest.fixture(autouse=True)

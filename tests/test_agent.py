@@ -55,6 +55,7 @@ from mesos_actor.actors.messages.containers import (
     ReadFile,
     RecoverContainers,
     RecoveredContainer,
+    UpdateContainer,
     Usage,
 )
 from mesos_actor.actors.messages.executors import (
@@ -591,7 +592,8 @@ def test_an_executor_is_launched_once_and_fed_when_it_registers(bench: Bench) ->
     messages = bench.tell(EXECUTOR, register_executor(container), f"executor:{container}")
 
     assert messages == [ExecutorRegistered(AgentId("c-S1"), RUNNER, WHO), LaunchTasks((custom("a"), custom("b")))]
-    assert bench.tell(M1, run(custom("c"))) == [LaunchTasks((custom("c"),))]
+    grown = UpdateContainer(container, CPUS + CPUS + CPUS)
+    assert bench.tell(M1, run(custom("c"))) == [grown, LaunchTasks((custom("c"),))]
 
 
 def test_only_the_executors_own_key_speaks_for_it(bench: Bench) -> None:
@@ -660,7 +662,7 @@ def test_an_executors_end_ends_its_tasks(bench: Bench) -> None:
 def test_a_task_that_never_reached_its_executor_is_delivered_when_that_comes_back(bench: Bench) -> None:
     container = with_executor(bench, custom("a"), custom("b"))
     bench.lose("peer:e1")
-    assert bench.tell(M1, run(custom("c"))) == []
+    assert [type(m) for m in bench.tell(M1, run(custom("c")))] == [UpdateContainer]
 
     back = register_executor(container, unacknowledged_tasks=(TaskId("a"), TaskId("b")))
     messages = bench.tell(Address("peer:e2/executor"), back, f"executor:{container}")

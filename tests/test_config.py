@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -88,6 +89,9 @@ def test_every_setting_can_be_given_in_each_place(file: Path, tmp_path: Path) ->
         "replace": "true",
         "resources": "cpus:4;gpus:0",
         "attributes": "rack:2",
+        "isolation": "cgroups",
+        "cgroup_root": "/sys/fs/cgroup/mine/",
+        "containerizers": "docker, mine",
         "log_json": "on",
         "log_level": "error",
     }
@@ -103,6 +107,24 @@ def test_every_setting_can_be_given_in_each_place(file: Path, tmp_path: Path) ->
     assert (by_options.role_as, by_options.initialize, by_options.replace) == ("agent", False, True)
     assert str(by_options.resources) == "cpus:4"
     assert by_options.without == {"gpus"}
+    assert (by_options.isolation, by_options.cgroup_root) == ("cgroups", "/sys/fs/cgroup/mine")
+    assert by_options.containerizers == ("docker", "mine")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("isolation", "cgroup", "did you mean"),
+        ("cgroup_root", "mine", "is not an absolute path; name a directory below /sys/fs/cgroup"),
+        ("cgroup_root", "/sys/fs/cgroup/../..", "is not an absolute path"),
+        ("containerizers", "a,,b", "is no list of names, each once"),
+        ("containerizers", "a,a", "is no list of names, each once"),
+    ],
+)
+def test_isolation_that_cannot_be_read_is_refused(name: str, value: str, text: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(f"--{name.replace('_', '-')}")) as caught:
+        load({name: value})
+    assert text in str(caught.value)
 
 
 def test_toml_values_may_have_their_own_types(file: Path) -> None:

@@ -15,7 +15,9 @@ from mesos_actor.actors.host import STORE_FILE, Host
 from mesos_actor.actors.ids import Address, ContainerId, Principal
 from mesos_actor.actors.logs import MemoryLog
 from mesos_actor.actors.messages.containers import ForgetContainer, RecoverContainers
+from mesos_actor.actors.resources import Resources
 from mesos_actor.actors.runtime import Runtime
+from mesos_actor.isolation.choice import possible_here
 from mesos_actor.transport.security import create_cluster_key
 
 RESOURCES = "cpus:1;mem:64;disk:64;ports:[1-2]"
@@ -35,7 +37,7 @@ def host(tmp_path: Path, **options: object) -> Host:
 
 
 def agent(tmp_path: Path) -> Host:
-    return host(tmp_path, masters="127.0.0.1:5050", role_as="agent")
+    return host(tmp_path, masters="127.0.0.1:5050", role_as="agent", isolation="process")
 
 
 class Keys:
@@ -67,7 +69,7 @@ def test_only_the_own_agent_touches_the_keys_of_executors(tmp_path: Path, opened
     opened.append(runtime)
     process.transport = keys  # type: ignore[assignment]
     port: Any = next(cell.port for cell in runtime._ports if cell.name == "containerizer")
-    port._outlet = Quiet()
+    port._inner._outlet = Quiet()
     executor = ContainerId("e.0123456789ab")
     for message in (ForgetContainer(executor), RecoverContainers((), executors=(executor,))):
         port.on_message(Address("peer:1/x"), "", Principal("bob"), message)
@@ -118,3 +120,24 @@ def test_a_master_that_does_not_know_us_is_explained_at_once(tmp_path: Path) -> 
 
     (line,) = log.events("not_admitted")
     assert "--insecure" in line["text"]
+
+
+@pytest.mark.skipif(possible_here().name == "cgroups", reason="this host can do cgroups")
+def test_an_agent_of_a_cluster_refuses_a_host_that_cannot_keep_limits(tmp_path: Path) -> None:
+    process = host(tmp_path, masters="127.0.0.1:5050", role_as="agent")
+
+    with pytest.raises(ConfigError, match=r"isolation: cgroups cannot be used on this host: .*--isolation process"):
+        process._isolation()
+
+
+@pytest.mark.skipif(possible_here().name == "cgroups", reason="this host can do cgroups")
+def test_the_trial_goes_on_without_limits_and_says_so_to_the_master(tmp_path: Path) -> None:
+    process = host(tmp_path)
+    process.log = log = MemoryLog()
+
+    choice = process._isolation()
+
+    assert (choice.name, "are not kept apart" in choice.warning) == ("process", True)
+    assert len(log.events("isolation")) == 1
+    settings = process.config.agent_settings(Resources(), (), "1", choice.name, choice.warning)
+    assert (settings.isolation, settings.isolation_warning) == ("process", choice.warning)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from mesos_actor.actors.core import queries
 from mesos_actor.actors.core.allocator import DrfAllocator
@@ -19,7 +20,7 @@ from mesos_actor.actors.messages.scheduler import (
     Suppress,
     Teardown,
 )
-from mesos_actor.actors.messages.values import Command, ExecutorInfo
+from mesos_actor.actors.messages.values import AgentInfo, Command, ExecutorInfo
 from mesos_actor.actors.resources import Resources
 from mesos_actor.actors.task import TaskState
 from tests.master_world import FOUR, ONE, World, task
@@ -55,6 +56,27 @@ def test_status_in_one_row(allocator: Any) -> None:
         "used": queries.amounts(ONE),
         "offered": queries.amounts(FOUR - ONE),
     }.items() <= row.items()
+
+
+def test_what_operators_should_know_is_shown_for_as_long_as_it_is_so() -> None:
+    world = World()
+    plain = world.agent_info
+
+    def warned(name: str, resources: Resources = FOUR) -> AgentInfo:
+        text = "" if name == "good" else "tasks are not kept apart" if name < "h5" else f"{name} is odd"
+        return replace(plain(name, resources), isolation="process", warning=text)
+
+    world.agent_info = warned  # type: ignore[method-assign]
+    for name in ("good", "h1", "h2", "h3", "h4", *(f"h{number}" for number in range(50, 60))):
+        world.agent(name)
+
+    [row] = world.ask("status")
+    assert row["warnings"][0] == "h1, h2, h3 and 1 more: tasks are not kept apart"
+    assert (len(row["warnings"]), row["warnings"][-1]) == (11, "and 1 other warnings: see `agents --json`")
+    assert {agent["isolation"] for agent in world.ask("agents")} == {"process"}
+    for name in ("h1", "h2", "h3", "h4"):
+        world.lose_link(f"tcp://{name}:1")
+    assert not [text for text in world.ask("status")[0]["warnings"] if "kept apart" in text]
 
 
 def test_what_cannot_be_reached_is_no_capacity() -> None:

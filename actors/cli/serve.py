@@ -39,6 +39,21 @@ def start(
         str | None, typer.Option(help="What the agent offers: 'cpus:4;mem:8GiB'. The rest is detected.")
     ] = None,
     attributes: Annotated[str | None, typer.Option(help="Facts about the agent: 'rack:r1;os:debian'.")] = None,
+    isolation: Annotated[
+        str | None,
+        typer.Option(
+            metavar="cgroups|process",
+            help="What keeps tasks apart. cgroups: limits hold; process: nobody keeps them. Without it: cgroups, and "
+            "an agent whose host cannot says what is missing.",
+        ),
+    ] = None,
+    cgroup_root: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="The cgroup delegated to this agent. Without it: the one it is started in."),
+    ] = None,
+    containerizers: Annotated[
+        str | None, typer.Option(metavar="NAME[,…]", help="More kinds of containers, by their entry points' names.")
+    ] = None,
     config: Annotated[str | None, typer.Option(metavar="FILE.toml", help="Settings from a file.")] = None,
     key_dir: Annotated[str | None, typer.Option(metavar="DIR", help="The cluster's keys (mesos-actor init).")] = None,
     initialize: Annotated[
@@ -84,6 +99,9 @@ def start(
         "work_dir": work_dir,
         "resources": resources,
         "attributes": attributes,
+        "isolation": isolation,
+        "cgroup_root": cgroup_root,
+        "containerizers": containerizers,
         "config": config,
         "key_dir": key_dir,
         "initialize": initialize or None,

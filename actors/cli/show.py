@@ -55,6 +55,7 @@ AGENTS = (
     Column("RESOURCES", amounts("resources")),
     Column("USED", amounts("used")),
     Column("TASKS", "tasks", right=True),
+    Column("ISOLATION", lambda row: f"{row.get('isolation', '')}{' (!)' if row.get('warning') else ''}"),
     Column("ATTRIBUTES", amounts("attributes")),
 )
 FRAMEWORKS = (
@@ -121,6 +122,7 @@ def status(
             "tasks": _counts(row["tasks"]),
             "offers": row["offers"],
             **{name: f"{used.get(name, 0)} of {amount} used" for name, amount in total.items() if name != "ports"},
+            **({"warning": "; ".join(row["warnings"])} if row.get("warnings") else {}),
         },
         False,
     )
@@ -317,7 +319,7 @@ def _picture(rows: Sequence[Row], before: Sequence[Row]) -> Any:
     from rich.table import Table
 
     table = Table(title=f"{len(rows)} running tasks at {time.strftime('%H:%M:%S')}", title_justify="left")
-    for heading in ("task", "agent", "cpu %", "cpu time s", "memory MiB", "processes"):
+    for heading in ("task", "agent", "cpu %", "cpu time s", "throttled s", "memory MiB", "limit", "peak", "processes"):
         table.add_column(heading, justify="left" if heading in ("task", "agent") else "right")
     earlier = {row["container_id"]: row for row in before}
 
@@ -332,7 +334,15 @@ def _picture(rows: Sequence[Row], before: Sequence[Row]) -> Any:
             row["agent_id"],
             f"{busy(row):.1f}" if earlier else "-",
             f"{row['cpu_time_ms'] / 1000:.2f}",
+            _counted(row, "throttled_ms", 1000, 2),
             f"{row['rss_bytes'] / 2**20:.1f}",
+            _counted(row, "memory_limit_bytes", 2**20, 0),
+            _counted(row, "memory_peak_bytes", 2**20, 1),
             str(row["processes"]),
         )
     return table
+
+
+def _counted(row: Row, name: str, unit: int, digits: int) -> str:
+    """A figure that only some agents count; a dash where it is none."""
+    return f"{row[name] / unit:.{digits}f}" if row.get(name) else "-"

@@ -35,6 +35,13 @@ def run(
         str, typer.Option(metavar="AMOUNT", help="Memory for each task, in MB or with a unit: 512MiB.")
     ] = "128",
     disk: Annotated[str, typer.Option(metavar="AMOUNT", help="Disk for each task, in MB or with a unit.")] = "0",
+    limit: Annotated[
+        str,
+        typer.Option(
+            metavar="LIMITS",
+            help="What a task may never get past, apart from its request: 'cpus:2;mem:1GiB;pids:100'; none: no limit.",
+        ),
+    ] = "",
     ports: Annotated[
         int, typer.Option(help="Ports for each task; their numbers are in PORT0, PORT1, …", parser=whole(0, 100))
     ] = 0,
@@ -67,6 +74,7 @@ def run(
       mesos-actor run --cpus 0.5 --instances 10 --shell -- 'echo I am $MESOS_ACTOR_INDEX'
     """
     from mesos_actor.actors.cli.attended import run_attended
+    from mesos_actor.actors.core.task_limits import limit_pairs
     from mesos_actor.actors.frameworks.specs import batch_spec
 
     if shell and len(command) != 1:
@@ -78,6 +86,7 @@ def run(
         "cpus": cpus,
         "mem": mem,
         "disk": disk,
+        "limits": limit_pairs(limit, "--limit"),
         "ports": ports,
         "env": dict(_variable(text) for text in env or []),
         "uris": uri or [],

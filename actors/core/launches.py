@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from mesos_actor.actors.core import environment
 from mesos_actor.actors.ids import Address, AgentId, ContainerId, FrameworkId, id_error
 from mesos_actor.actors.messages.containers import ContainerExited, ContainerFailed, LaunchContainer
-from mesos_actor.actors.messages.values import Command, ExecutorInfo, FrameworkInfo, Task
+from mesos_actor.actors.messages.values import Command, ExecutorInfo, FrameworkInfo, Statistics, Task
 from mesos_actor.actors.task import Reason, TaskState
 
 CONTAINER_NAME_BYTES = 64
@@ -57,6 +57,9 @@ _FAILURES = {
 }
 
 
+_LIMITATIONS = {"memory": Reason.CONTAINER_LIMITATION_MEMORY, "disk": Reason.CONTAINER_LIMITATION_DISK}
+
+
 class Outcome(msgspec.Struct, frozen=True, gc=False):
     """How a task ended, as its last update will say it."""
 
@@ -65,6 +68,8 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
     message: str
     exit_status: int | None = None
     signal: int | None = None
+    statistics: Statistics | None = None
+    """What its container used in all, where somebody counted."""
 
 
 def run_id(name: str, bits: int) -> ContainerId:
@@ -107,6 +112,7 @@ def command_container(
             environment.CONTAINER_ID: container_id,
             environment.AGENT_ID: agent_id,
         },
+        limits=task.limits,
     )
 
 
@@ -118,7 +124,8 @@ def executor_container(
     agent_id: AgentId,
     agent: Address,
 ) -> LaunchContainer:
-    """The container of a custom executor, which finds its agent's mailbox at `agent`."""
+    """The container of a custom executor, which finds its agent's mailbox at `agent`. Its tasks are not in it yet: it
+    grows for these (core/task_limits.py, `Total`)."""
     return LaunchContainer(
         container_id,
         framework_id,
@@ -132,6 +139,7 @@ def executor_container(
             environment.AGENT_ID: agent_id,
         },
         executor=True,
+        limits=info.limits,
     )
 
 
@@ -165,8 +173,11 @@ def exit_outcome(exited: ContainerExited, killed: bool, started: bool, overdue: 
     `overdue`: its `max_completion_ms` had passed when it was killed."""
     text = exit_text(exited)
     if exited.exit_status == 0:
-        return Outcome(TaskState.FINISHED, Reason.NONE, text, 0)
-    if overdue:
+        return Outcome(TaskState.FINISHED, Reason.NONE, text, 0, statistics=exited.statistics)
+    if exited.limitation and not killed:
+        reason = limitation_reason(exited.limitation)
+        state = TaskState.FAILED
+    elif overdue:
         reason = Reason.MAX_COMPLETION_TIME_REACHED
         state = TaskState.FAILED
         text = f"{text} after its time limit had passed"
@@ -179,7 +190,12 @@ def exit_outcome(exited: ContainerExited, killed: bool, started: bool, overdue: 
     else:
         reason = Reason.COMMAND_FAILED
         state = TaskState.FAILED
-    return Outcome(state, reason, text, exited.exit_status, exited.signal)
+    return Outcome(state, reason, text, exited.exit_status, exited.signal, exited.statistics)
+
+
+def limitation_reason(kind: str) -> Reason:
+    """The reason for the end of a container that went past a limit. (Mesos: ContainerLimitation.reason)"""
+    return _LIMITATIONS.get(kind, Reason.CONTAINER_LIMITATION)
 
 
 def failure_outcome(failed: ContainerFailed, killed: bool) -> Outcome:

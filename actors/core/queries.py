@@ -25,6 +25,10 @@ from mesos_actor.actors.resources import MILLI, Resources, total
 MAX_SCAN = 10_000
 """Candidates looked at for one page."""
 
+MAX_WARNINGS = 10
+MAX_HOSTS = 3
+"""Warnings in `status`, and hosts named with each."""
+
 Row = dict[str, Any]
 Candidate = tuple[str, Callable[[], Row]]
 
@@ -140,8 +144,24 @@ def status_row(view: View) -> Row:
         "offered": amounts(total(outstanding.offer.resources for outstanding in view.offers.all())),
         "pending_operations": view.pending_operations,
         "held_removals": view.held_removals,
+        "warnings": _warnings(here),
         "now_us": view.now_us,
     }
+
+
+def _warnings(agents: Iterable[AgentEntry]) -> list[str]:
+    """What the operators of these agents should know, each text once with the hosts that say it."""
+    hosts: dict[str, list[str]] = {}
+    for agent in agents:
+        if agent.info.warning:
+            hosts.setdefault(agent.info.warning, []).append(agent.info.hostname)
+    shown = []
+    for text, names in list(hosts.items())[:MAX_WARNINGS]:
+        more = f" and {len(names) - MAX_HOSTS} more" if len(names) > MAX_HOSTS else ""
+        shown.append(f"{', '.join(names[:MAX_HOSTS])}{more}: {text}")
+    if len(hosts) > MAX_WARNINGS:
+        shown.append(f"and {len(hosts) - MAX_WARNINGS} other warnings: see `agents --json`")
+    return shown
 
 
 # -- agents ---------------------------------------------------------------------------------------------------------
@@ -178,6 +198,8 @@ def _agent_row(view: View, agent: AgentEntry | AgentRecord) -> Row:
         "resources": amounts(info.resources),
         "attributes": {attribute.name: str(attribute).partition(":")[2] for attribute in info.attributes},
         "version": info.version,
+        "isolation": info.isolation,
+        "warning": info.warning,
     }
     if isinstance(agent, AgentEntry):
         offered = (view.offers.get(offer_id) for offer_id in view.offers.of_agent(agent.agent_id))

@@ -58,6 +58,9 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
     resources: Resources
     attributes: Attributes = Attributes()
     version: str = ""
+    isolation: str = ""
+    """What keeps its tasks apart (AgentInfo.isolation)."""
+    isolation_warning: str = ""
     registration_backoff_ms: int = 1_000
     """First retry after a random time up to this, then doubled (Mesos: --registration_backoff_factor, 1 s)."""
     registration_backoff_max_ms: int = 60_000
@@ -74,5 +77,7 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Custom executors that live here at a time; a task that needs one more is DROPPED."""
     max_queued_tasks: int = 10_000
     """Tasks that wait for one executor to register; one more is DROPPED."""
+    container_pids_limit: int = 4_096
+    """Processes and threads of a container that names no limit of its own; 0: no limit. Only with cgroups."""
     usage_interval_ms: int = 1_000
     """The oldest answer to a question about resource use; an older one is measured anew (Mesos: 15 s)."""

@@ -12,6 +12,7 @@ from collections.abc import Container, Mapping, Sequence
 
 from mesos_actor.actors.core.container_spec import container_error
 from mesos_actor.actors.core.offers import Offers
+from mesos_actor.actors.core.task_limits import limits_error
 from mesos_actor.actors.ids import ExecutorId, FrameworkId, OfferId, Principal, Role, TaskId, id_error, role_error
 from mesos_actor.actors.messages.agents import RegisterAgent
 from mesos_actor.actors.messages.values import (
@@ -114,6 +115,8 @@ def task_error(task: Task, live: Container[TaskId], unreachable: Container[TaskI
         return "Task uses no resources"
     if problem := task.resources.error():
         return f"Task uses invalid resources: {problem}"
+    if problem := limits_error(task.limits, task.resources):
+        return f"Task uses invalid limits: {problem}"
     if task.command is not None:
         return command_error(task.command, "Task's command")
     return None if task.executor is None else executor_error(task.executor)
@@ -127,6 +130,8 @@ def executor_error(executor: ExecutorInfo) -> str | None:
         return _duration_error("ExecutorInfo's 'shutdown_grace_ms'", executor.shutdown_grace_ms)
     if problem := executor.resources.error():
         return f"Executor uses invalid resources: {problem}"
+    if problem := limits_error(executor.limits, executor.resources):
+        return f"Executor uses invalid limits: {problem}"
     return command_error(executor.command, "Executor's command")
 
 

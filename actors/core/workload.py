@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from itertools import islice
 
 from mesos_actor.actors.core.launches import Outcome
+from mesos_actor.actors.core.task_limits import Total
 from mesos_actor.actors.core.updates import Stream
 from mesos_actor.actors.ids import Address, ContainerId, ExecutorId, FrameworkId, Role, TaskId, UpdateId
 from mesos_actor.actors.messages.records import AgentFrameworkRecord, ExecutorRecord, TaskRecord
-from mesos_actor.actors.messages.values import ExecutorInfo, ExecutorReport, FrameworkInfo, Task, TaskReport
+from mesos_actor.actors.messages.values import ExecutorInfo, ExecutorReport, FrameworkInfo, Task, TaskLimits, TaskReport
+from mesos_actor.actors.resources import Resources
 from mesos_actor.actors.task import TaskState
 
 MAX_TOLD = 1_000
@@ -79,7 +81,10 @@ class Executor:
         "registered",
         "role",
         "runs",
+        "shrinking",
+        "size_told",
         "stopping",
+        "total",
     )
 
     def __init__(self, framework_id: FrameworkId, role: Role, info: ExecutorInfo, container_id: ContainerId) -> None:
@@ -96,8 +101,25 @@ class Executor:
         self.in_doubt = False
         #: What its tasks will be told when its container is gone, if not simply that.
         self.ending: Outcome | None = None
-        #: Its tasks that have not ended.
+        #: What it and its tasks have together.
+        self.total = Total(info.resources, info.limits)
+        #: Whether it will be told to shrink, if it has lost a task for good.
+        self.shrinking = False
+        #: What its container was given last; None: not known since the agent's start.
+        self.size_told: tuple[Resources, TaskLimits] | None = None
+        #: Its tasks that have not ended; changed by `take` and `let_go` alone.
         self.runs: dict[TaskId, Run] = {}
+
+    def take(self, run: Run) -> None:
+        """It runs one more task."""
+        self.runs[run.task.task_id] = run
+        self.total.add(run.task.resources, run.task.limits)
+
+    def let_go(self, task_id: TaskId) -> None:
+        """A task of it has ended."""
+        run = self.runs.pop(task_id, None)
+        if run is not None:
+            self.total.add(run.task.resources, run.task.limits, -1)
 
     @property
     def record_key(self) -> str:

@@ -59,7 +59,18 @@ _DECODER = msgspec.msgpack.Decoder(Kept)
 class Group:
     """One group of the batch at work."""
 
-    __slots__ = ("command", "constraints", "grace_ms", "limit_ms", "ready", "remaining", "resources", "spec", "waits")
+    __slots__ = (
+        "command",
+        "constraints",
+        "grace_ms",
+        "limit_ms",
+        "limits",
+        "ready",
+        "remaining",
+        "resources",
+        "spec",
+        "waits",
+    )
 
     def __init__(self, spec: TaskSpec) -> None:
         where = f"task ({spec.name})"
@@ -68,6 +79,7 @@ class Group:
         self.resources: Resources = spec.resources(where)
         self.constraints: tuple[Constraint, ...] = spec.parsed_constraints(where)
         self.grace_ms = duration_ms(spec.kill_grace, where)
+        self.limits = spec.task_limits(where)
         self.limit_ms = duration_ms(spec.time_limit, where)
         self.waits = set(spec.after)
         #: Indexes that may be launched now; empty while the group waits for others.
@@ -182,6 +194,7 @@ class BatchState:
             command=msgspec.structs.replace(group.command, env=env),
             kill_grace_ms=group.grace_ms,
             max_completion_ms=group.limit_ms,
+            limits=group.limits,
         )
 
     @staticmethod

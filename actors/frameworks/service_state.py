@@ -91,6 +91,7 @@ class ServiceState:
         self.backoff_max_us = duration_ms(spec.backoff_max, where) * 1_000
         self.healthy_us = duration_ms(spec.update.healthy_after, where) * 1_000
         self.grace_ms = duration_ms(spec.kill_grace, where)
+        self.limits = spec.task_limits(where)
         for index in range(spec.instances):
             self.copies.setdefault(index, Copy(index, version=self.version))
 
@@ -197,7 +198,8 @@ class ServiceState:
 
     def _most_bytes(self, bundles: Sequence[Resources]) -> int:
         """What one task on any of these can take of a message."""
-        plain = Task(task_id=TaskId(""), name=self.spec.name, resources=Resources(()), command=self.command)
+        nothing = Resources(())
+        plain = Task(TaskId(""), nothing, self.command, name=self.spec.name, limits=self.limits)
         size = task_bytes(plain) + NUMBERS_BYTES + len(self.spec.name) + self.spec.ports * PORT_BYTES
         return size + max(task_bytes(Task(task_id=TaskId(""), resources=bundle)) for bundle in bundles)
 
@@ -217,6 +219,7 @@ class ServiceState:
             resources=resources,
             command=msgspec.structs.replace(self.command, env=env),
             kill_grace_ms=self.grace_ms,
+            limits=self.limits,
         )
 
     # -- news -------------------------------------------------------------------------------------------------------

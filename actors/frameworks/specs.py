@@ -13,10 +13,11 @@ from typing import Any, TypeVar
 import msgspec
 
 from mesos_actor.actors.core.constraints import Constraint, parse_constraint
+from mesos_actor.actors.core.task_limits import limits_error, parse_limits
 from mesos_actor.actors.core.validation import MAX_DURATION_MS, command_error, uri_error
 from mesos_actor.actors.errors import InvalidInput
 from mesos_actor.actors.ids import Role, id_error, role_error
-from mesos_actor.actors.messages.values import Command, Uri
+from mesos_actor.actors.messages.values import Command, TaskLimits, Uri
 from mesos_actor.actors.resource_text import SIZED_NAMES, milli_of, shown
 from mesos_actor.actors.resources import Resources
 
@@ -64,6 +65,9 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     disk: Amount = 0
     ports: int = 0
     """How many ports to take; their numbers are in PORT0, PORT1, … of the task's environment."""
+    limits: dict[str, Amount] = {}
+    """What it may never get past, apart from what it requests: `{cpus = 2, mem = "1GiB", pids = 100}`. Without: mem as
+    requested, cpus whatever is idle. Only agents with cgroups keep limits; others refuse the task."""
     env: dict[str, str] = {}
     uris: tuple[str, ...] = ()
     """Files on the agents to copy into the sandbox."""
@@ -81,6 +85,13 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             return Resources.of(cpus=self.cpus, mem=self.mem, disk=self.disk)
         except InvalidInput as error:
             raise InvalidInput(f"{where}: {error}") from None
+
+    def task_limits(self, where: str) -> TaskLimits:
+        """The limits of one task. Raises InvalidInput."""
+        limits = parse_limits(self.limits, f"{where}.limits")
+        if problem := limits_error(limits, self.resources(where)):
+            raise InvalidInput(f"{where}.limits: {problem}")
+        return limits
 
     def to_command(self) -> Command:
         argv = (self.shell,) if self.shell else self.command
@@ -107,6 +118,7 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             raise InvalidInput(f"{where}.ports: {self.ports} is not a number of ports from 0 to 100")
         if not self.resources(where):
             raise InvalidInput(f"{where}: a task needs some cpus, mem or disk; all are 0")
+        self.task_limits(where)
         self._check_texts(where)
         self.parsed_constraints(where)
         duration_ms(self.kill_grace, f"{where}.kill_grace")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from mesos_actor.actors.ids import ContainerId, FrameworkId, OperationId
 from mesos_actor.actors.messages.base import Message, Value
-from mesos_actor.actors.messages.values import Command
+from mesos_actor.actors.messages.values import NO_LIMITS, Command, Statistics, TaskLimits
 from mesos_actor.actors.resources import Resources
 
 # -- agent to containerizer -----------------------------------------------------------------------------------------
@@ -26,6 +26,18 @@ class LaunchContainer(Message, frozen=True):
     """Added to the command's own environment; wins over it."""
     executor: bool = False
     """True: give the process a key to this agent's mailbox, as principal `executor:<container id>`."""
+    limits: TaskLimits = NO_LIMITS
+    """A limit that cannot be applied fails the launch."""
+
+
+class UpdateContainer(Message, frozen=True):
+    """Its resources and limits are these now: an executor's grow and shrink with its tasks. Live; of a container that
+    does not run any more, nothing comes of it. What cannot be applied is logged, and stays as it was; a lower memory
+    limit is not put below what it uses now. (Mesos: Containerizer::update)"""
+
+    container_id: ContainerId
+    resources: Resources
+    limits: TaskLimits = NO_LIMITS
 
 
 class KillContainer(Message, frozen=True):
@@ -67,7 +79,8 @@ class ContainerStarted(Message, frozen=True):
 
 
 class ContainerFailed(Message, frozen=True):
-    """The command never ran. `reason`: `fetch` (a URI), `sandbox` (directory, file), `spawn` (exec refused), `full`."""
+    """The command never ran. `reason`: `fetch` (a URI), `sandbox` (directory, file), `spawn` (exec refused, or a limit
+    that cannot be kept), `full`."""
 
     container_id: ContainerId
     reason: str
@@ -84,6 +97,9 @@ class ContainerExited(Message, frozen=True):
     killed: bool = False
     """Whether a KillContainer went before the end."""
     text: str = ""
+    limitation: str = ""
+    """Which limit ended it, as told in `text`: `memory`, `disk`, or whatever else was limited. Empty: none did."""
+    statistics: Statistics | None = None
 
 
 class RecoveredContainer(Value, frozen=True):
@@ -96,6 +112,8 @@ class RecoveredContainer(Value, frozen=True):
     signal: int | None = None
     killed: bool = False
     text: str = ""
+    limitation: str = ""
+    statistics: Statistics | None = None
 
 
 class ContainersRecovered(Message, frozen=True):
@@ -113,7 +131,23 @@ class Usage(Value, frozen=True):
     cpu_time_ms: int
     """User and system time of the tree since the start."""
     rss_bytes: int
+    """Memory of its processes; with a cgroup, all that is charged to it, its page cache too."""
     timestamp_us: int
+    memory_peak_bytes: int = 0
+    """This and all below: 0 where nobody counts, as without cgroups."""
+    memory_limit_bytes: int = 0
+    """0: none."""
+    cpus_limit_milli: int = 0
+    throttled_ms: int = 0
+    """How long it was held back by its limit on processors."""
+    read_bytes: int = 0
+    write_bytes: int = 0
+    cpu_stall_ms: int = 0
+    """How long some of its processes waited for a processor (pressure, Documentation/accounting/psi.rst)."""
+    memory_stall_ms: int = 0
+    io_stall_ms: int = 0
+    oom_kills: int = 0
+    forks_refused: int = 0
 
 
 class ContainerUsage(Message, frozen=True):

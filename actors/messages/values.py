@@ -83,6 +83,34 @@ class Command(Value, frozen=True):
     """None: on the agent's host, with whatever isolation the agent gives to all."""
 
 
+UNLIMITED = -1
+"""As a limit: none, where leaving it out would mean the request. (Mesos: infinity)"""
+
+
+class TaskLimits(Value, frozen=True):
+    """What a task or executor may never get past, apart from what it requests: its resources are what it gets when
+    everybody wants more than there is. None: as said at each. (Mesos: TaskInfo.limits, which has cpus and mem)
+
+    An agent that cannot keep a limit refuses the launch.
+    """
+
+    cpus_milli: int | None = None
+    """None: whatever is idle."""
+    mem_bytes: int | None = None
+    """Past it, it is killed. None: as the request. UNLIMITED: none."""
+    pids: int | None = None
+    """Processes and threads. None: the agent's `container_pids_limit`. UNLIMITED: none."""
+    cpus_burst_us: int | None = None
+    """What may be saved up while idle and used beyond `cpus_milli` at once; at most what that gives in 100 ms."""
+    mem_high_bytes: int | None = None
+    """Where the kernel begins to slow it down and to take memory back."""
+    io_weight: int | None = None
+    """1 to 10000, its share of a busy disk; 100 is everybody's."""
+
+
+NO_LIMITS = TaskLimits()
+
+
 class ExecutorInfo(Value, frozen=True):
     """A custom executor: a program that speaks the executor protocol and runs many tasks."""
 
@@ -92,6 +120,8 @@ class ExecutorInfo(Value, frozen=True):
     shutdown_grace_ms: int = 5_000
     data: bytes = b""
     """Opaque to us; given to the executor when it registers."""
+    limits: TaskLimits = NO_LIMITS
+    """Of the executor itself; its container's are the sum of these and its tasks'."""
 
 
 class Task(Value, frozen=True):
@@ -108,6 +138,7 @@ class Task(Value, frozen=True):
     max_completion_ms: int = 0
     """Killed with FAILED / MAX_COMPLETION_TIME_REACHED after this long; 0: never."""
     labels: dict[str, str] = {}
+    limits: TaskLimits = NO_LIMITS
 
 
 class Filters(Value, frozen=True):
@@ -137,6 +168,22 @@ class Launch(Value, frozen=True):
     operation_id: OperationId = OperationId("")
 
 
+class Statistics(Value, frozen=True):
+    """What a container used in all, as the kernel counted it. (Mesos: ResourceStatistics)"""
+
+    cpu_time_ms: int = 0
+    memory_peak_bytes: int = 0
+    """0: not known."""
+    throttled_ms: int = 0
+    """How long it was held back by its limit on processors."""
+    oom_kills: int = 0
+    """Processes killed for want of memory."""
+    forks_refused: int = 0
+    """How often its limit on processes was reached."""
+    read_bytes: int = 0
+    write_bytes: int = 0
+
+
 class Status(Value, frozen=True):
     """What is known of a task at one moment. (Mesos: TaskStatus)"""
 
@@ -162,6 +209,8 @@ class Status(Value, frozen=True):
     after_update_id: UpdateId = UpdateId("")
     """Set when an earlier update of this task may still be on its way: whoever never saw that one ignores this one,
     unacknowledged. Both come again, in order (core/updates.py)."""
+    statistics: Statistics | None = None
+    """With a command task's last update, where its agent can count."""
 
 
 class FrameworkInfo(Value, frozen=True):
@@ -188,6 +237,10 @@ class AgentInfo(Value, frozen=True):
     resources: Resources
     attributes: Attributes = Attributes()
     version: str = ""
+    isolation: str = ""
+    """What keeps its tasks apart: `cgroups`, `process`, or another containerizer's name."""
+    warning: str = ""
+    """Something its operator should know for as long as it runs so; shown by `status` and `agents`."""
 
 
 class TaskReport(Value, frozen=True):

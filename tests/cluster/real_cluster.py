@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from mesos_actor.actors import client
 from mesos_actor.actors.ids import FrameworkId
 from mesos_actor.actors.messages.clients import Instruct
+from mesos_actor.isolation.choice import possible_here
 
 LIMIT_S = 30.0
 """No condition that is waited for takes this long on a busy machine; past it the test fails and says what it saw."""
@@ -32,6 +33,9 @@ QUICK = {
     "MESOS_ACTOR_AGENT_UPDATE_RETRY": "500ms",
 }
 """Waits that are for thousands of hosts, made short for one."""
+
+ISOLATION = possible_here()
+"""cgroups where this host can; else these tests ask for process isolation, and pytest's header says so."""
 
 T = TypeVar("T")
 
@@ -130,6 +134,8 @@ class Cluster:
         env |= {"HOME": str(self.home), "MESOS_ACTOR_KEY_DIR": str(self.keys), "PYTHONDEVMODE": ""}
         if self.masters:
             env["MESOS_ACTOR_MASTERS"] = self.masters
+        if ISOLATION.name == "process":
+            env["MESOS_ACTOR_ISOLATION"] = ISOLATION.name
         return env
 
     def spawn(self, *arguments: str, env: Mapping[str, str] | None = None) -> Process:

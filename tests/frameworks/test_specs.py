@@ -8,6 +8,7 @@ import pytest
 
 from mesos_actor.actors.errors import InvalidInput
 from mesos_actor.actors.frameworks.specs import batch_spec, duration_ms, service_spec
+from mesos_actor.actors.messages.values import UNLIMITED, TaskLimits
 from mesos_actor.actors.resources import Resources
 
 
@@ -20,7 +21,15 @@ def test_a_whole_batch_is_read() -> None:
         {
             "name": "count",
             "task": [
-                {"name": "map", "command": ["map"], "instances": 3, "cpus": 0.5, "mem": "64MiB", "retries": 2},
+                {
+                    "name": "map",
+                    "command": ["map"],
+                    "instances": 3,
+                    "cpus": 0.5,
+                    "mem": "64MiB",
+                    "retries": 2,
+                    "limits": {"cpus": 2, "mem": "128MiB", "pids": "none"},
+                },
                 {"name": "reduce", "shell": "cat *", "after": ["map"], "time_limit": "10m"},
             ],
         }
@@ -30,6 +39,8 @@ def test_a_whole_batch_is_read() -> None:
     assert spec.task[0].resources("x") == Resources.parse("cpus:0.5;mem:64")
     assert spec.task[1].to_command().shell
     assert spec.task[1].to_command().argv == ("cat *",)
+    assert spec.task[0].task_limits("x") == TaskLimits(cpus_milli=2_000, mem_bytes=128 << 20, pids=UNLIMITED)
+    assert spec.task[1].task_limits("x") == TaskLimits()
 
 
 @pytest.mark.parametrize(
@@ -75,6 +86,9 @@ def test_a_whole_batch_is_read() -> None:
             r"\.uris: 'path' must be an absolute path .* not 'rel/path'; give files that are on",
         ),
         (_batch(uris=["http://x/y"]), r"\.uris: .*'http://x/y'"),
+        (_batch(limits={"cpu": 1}), r"\.limits: 'cpu' cannot be limited; name one of cpus, mem"),
+        (_batch(limits={"cpus": 0.5}), r"\.limits: 'cpus' limit of 500 thousandths is below its request of 1000"),
+        (_batch(limits={"mem": "1 foot"}), r"\.limits: mem: '1 foot' is not a number"),
         (_batch(user="\udcff"), r"\.user: .* is not valid Unicode"),
         (_batch(user="a b"), "invalid 'user' 'a b'"),
         (_batch(constraints=["rack==\udcff"]), r"\.constraints: .* is not valid Unicode"),

@@ -42,7 +42,7 @@ def test_sleep_takes_virtual_time(fake: FakeBench, make_launch: Launch) -> None:
 @pytest.mark.parametrize(
     ("fate", "expected"),
     [
-        (Fate.OOM, ContainerExited(A, signal=9, text="out of memory")),
+        (Fate.OOM, ContainerExited(A, signal=9, text="out of memory", limitation="memory")),
         (Fate.UNKNOWN_EXIT, ContainerExited(A, text="the launcher that watched it died; exit status cannot be known")),
         (Fate.LOST_EXIT, ContainerExited(A, exit_status=0)),
     ],

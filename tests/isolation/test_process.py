@@ -24,7 +24,7 @@ from mesos_actor.actors.messages.containers import (
 )
 from mesos_actor.actors.messages.values import Command, Uri
 from mesos_actor.isolation import fetch as fetching
-from mesos_actor.isolation import process
+from mesos_actor.isolation import preparation, process
 
 if TYPE_CHECKING:
     RealBench = Any
@@ -67,7 +67,7 @@ def test_kill_while_files_are_fetched_means_that_it_never_runs(
         assert on.wait(10)
         assert cancelled.is_set()
 
-    monkeypatch.setattr(process, "fetch", slow)
+    monkeypatch.setattr(preparation, "fetch", slow)
     real.send(make_launch(A, Command(("touch", "ran"), uris=(Uri("/x"),))))
     assert here.wait(10)
     real.send(KillContainer(A, grace_ms=1_000))
@@ -155,7 +155,7 @@ def test_full_disk_is_told_as_full(real: RealBench, make_launch: Launch, monkeyp
     def full(sandbox: str) -> None:
         raise OSError(28, "No space left on device", sandbox)
 
-    monkeypatch.setattr(process, "make_sandbox", full)
+    monkeypatch.setattr(preparation, "make_sandbox", full)
     real.send(make_launch(A, Command(("true",))))
 
     assert real.expect(ContainerFailed, A).reason == "full"

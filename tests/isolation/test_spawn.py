@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import pwd
 import resource
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -154,3 +156,56 @@ def test_fields_of_the_wrong_kind_are_named(tmp_path: Path, fields: dict[str, An
 
     with pytest.raises(ValueError, match=next(iter(fields))):
         Program({**whole, **fields})
+
+
+def test_child_writes_itself_into_its_cgroup_before_all_else(tmp_path: Path) -> None:
+    procs = tmp_path / "cgroup.procs"
+    procs.touch()
+
+    assert output(program(tmp_path, "cat", "cgroup.procs", cgroup=str(procs))) == (0, "0")
+
+
+def test_cgroup_that_cannot_be_entered_fails_the_launch(tmp_path: Path) -> None:
+    with pytest.raises(SpawnError, match=r"cannot enter the cgroup by .*/none/cgroup.procs: No such file or directory"):
+        spawn(program(tmp_path, "true", cgroup=f"{tmp_path}/none/cgroup.procs"))
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"cgroup": "x/cgroup.procs"}, "cgroup: expected the absolute path of a cgroup.procs"),
+        ({"cgroup": "/etc/passwd"}, "cgroup: expected the absolute path of a cgroup.procs"),
+        ({"cgroup": 3}, "cgroup: expected a string"),
+        ({"confine": "x"}, "confine: expected a map"),
+    ],
+)
+def test_isolation_that_cannot_be_read_is_refused(tmp_path: Path, fields: dict[str, Any], text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        program(tmp_path, "true", **fields)
+
+
+def test_confinement_is_asked_for_in_the_child_and_its_refusal_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def enter(fields: dict[str, Any]) -> None:
+        if fields.get("refuse"):
+            raise SpawnError("sandbox", "confined no more")
+        os.environ["ENTERED"] = "1"
+        os.chdir(fields["cwd"])
+
+    (tmp_path / "inner").mkdir()
+    monkeypatch.setitem(sys.modules, "mesos_actor.isolation.confinement", SimpleNamespace(enter=enter))
+
+    assert output(program(tmp_path, "pwd", confine={"cwd": f"{tmp_path}/inner"})) == (0, f"{tmp_path}/inner\n")
+    assert "ENTERED" not in os.environ
+    with pytest.raises(SpawnError, match="confined no more"):
+        spawn(program(tmp_path, "true", confine={"refuse": True}))
+
+
+def test_confinement_that_this_launcher_does_not_have_fails_the_launch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "mesos_actor.isolation.confinement", None)
+
+    with pytest.raises(SpawnError, match="confine: this launcher cannot confine a command"):
+        spawn(program(tmp_path, "true", confine={"root": "/x"}))

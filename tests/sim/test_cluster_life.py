@@ -94,7 +94,7 @@ def test_the_plan_decides_how_a_launch_ends(word: str) -> None:
 
     expected = {
         "fail": (FAILED, Reason.CONTAINER_LAUNCH_FAILED),
-        "oom": (FAILED, Reason.COMMAND_FAILED),
+        "oom": (FAILED, Reason.CONTAINER_LIMITATION_MEMORY),
         "lost_exit": (FINISHED, Reason.NONE),
         "unknown_exit": (FAILED, Reason.EXIT_STATUS_UNKNOWN),
     }

@@ -1,0 +1,50 @@
+"""The `linux` containerizer: the pipeline of process.py with the isolators of this host.
+
+One cgroup tree belongs to one agent, found again by its work directory: two agents of a host never touch each other's
+containers, and an agent that starts again ends whatever its former life has left.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from mesos_actor.actors.ids import ContainerId
+from mesos_actor.isolation.cgroup import TREE, make_tree
+from mesos_actor.isolation.cgroup_isolator import CgroupIsolator
+from mesos_actor.isolation.isolator import Isolator
+from mesos_actor.isolation.launcher_client import IDLE_S
+from mesos_actor.isolation.limits import UNLIMITED
+from mesos_actor.isolation.process import EXIT_REPEAT_US, ProcessContainerizer
+
+_DIGEST_CHARACTERS = 8
+
+
+def tree_name(work_dir: Path) -> str:
+    """The name of an agent's tree below its own cgroup."""
+    digest = hashlib.sha256(str(work_dir.absolute()).encode(errors="surrogateescape")).hexdigest()
+    return f"{TREE}-{digest[:_DIGEST_CHARACTERS]}"
+
+
+class LinuxContainerizer(ProcessContainerizer):
+    """Containers with a cgroup each. `more` are isolators that come after it, in their order.
+
+    `cgroup_root` names the subtree that was delegated to this agent; empty: the cgroup it was started in. `pids_limit`
+    is for containers that name none; 0: no limit. Raises Unusable with all that is missing on this host, CgroupError.
+    """
+
+    def __init__(
+        self,
+        work_dir: Path,
+        executor_environment: Callable[[ContainerId], dict[str, str]] | None = None,
+        launcher_idle_s: float = IDLE_S,
+        exit_repeat_us: int = EXIT_REPEAT_US,
+        *,
+        cgroup_root: str = "",
+        pids_limit: int = 0,
+        more: Sequence[Isolator] = (),
+    ) -> None:
+        tree = make_tree(cgroup_root, tree_name(work_dir))
+        isolators = (CgroupIsolator(tree, pids_limit or UNLIMITED), *more)
+        super().__init__(work_dir, executor_environment, launcher_idle_s, exit_repeat_us, isolators)

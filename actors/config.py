@@ -96,6 +96,8 @@ class StartConfig(msgspec.Struct, frozen=True, kw_only=True):
     cgroup_root: str = ""
     """The cgroup that was delegated to this agent; empty: the one it is started in."""
     containerizers: tuple[str, ...] = ()
+    volume_roots: tuple[str, ...] = ()
+    confine_all: bool = False
     """More kinds of containers beside the agent's own, by the names of installed entry points."""
     log_json: bool = False
     log_level: Level = "info"
@@ -334,6 +336,8 @@ _READERS: dict[str, Callable[[str, object], Any]] = {
     "isolation": config_values.one_of("cgroups", "process"),
     "cgroup_root": config_values.cgroup_root,
     "containerizers": config_values.names,
+    "volume_roots": config_values.directories,
+    "confine_all": config_values.switch,
     "log_json": config_values.switch,
     "log_level": config_values.one_of(*get_args(Level)),
 }

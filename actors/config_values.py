@@ -204,6 +204,16 @@ def cgroup_root(where: str, value: object) -> str:
     return written.rstrip("/") or "/"
 
 
+def directories(where: str, value: object) -> tuple[str, ...]:
+    """Absolute paths, from text with commas or a list. Raises ConfigError."""
+    written = value if isinstance(value, list | tuple) else text(where, value).split(",")
+    paths = tuple(str(one).strip() for one in written)
+    for path in paths:
+        if not path.startswith("/") or "\0" in path or ".." in path.split("/"):
+            raise refused(where, value, "is no list of absolute paths", "write /srv/data, or /srv/data,/scratch")
+    return paths
+
+
 def names(where: str, value: object) -> tuple[str, ...]:
     """Names, each once, from text with commas or a list. Raises ConfigError."""
     written = value if isinstance(value, list | tuple) else text(where, value).split(",")

@@ -268,6 +268,8 @@ class Host:
             executor_environment=self._executor_environment,
             cgroup_root=self.config.cgroup_root,
             pids_limit=self.config.agent_settings(Resources()).container_pids_limit,
+            volume_roots=self.config.volume_roots,
+            confine_all=self.config.confine_all,
         )
         names = ("linux" if isolation == "cgroups" else isolation, *self.config.containerizers)
         try:

@@ -63,6 +63,10 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     """The cgroup that was delegated to this agent; empty: the one it was started in."""
     pids_limit: int = 0
     """For containers that name none; 0: no limit."""
+    volume_roots: tuple[str, ...] = ()
+    """Directories of this host whose insides containers may have as volumes."""
+    confine_all: bool = False
+    """Whether commands that name no container are confined too."""
 
 
 Make = Callable[[Surroundings], Containerizer]
@@ -82,6 +86,8 @@ def _linux(surroundings: Surroundings) -> Containerizer:
         surroundings.executor_environment,
         cgroup_root=surroundings.cgroup_root,
         pids_limit=surroundings.pids_limit,
+        volume_roots=surroundings.volume_roots,
+        confine_all=surroundings.confine_all,
     )
 
 

@@ -112,9 +112,7 @@ class Preparation:
         try:
             fields: dict[str, Any] = {
                 "argv": list(added.argv) or argv_of(launch.command),
-                "env": environment_of(
-                    launch, added.sandbox or sandbox.path, {**extra, **added.env}, added.defaults
-                ),
+                "env": environment_of(launch, added.sandbox or sandbox.path, {**extra, **added.env}, added.defaults),
                 "cwd": sandbox.path,
             }
             if launch.command.user and launch.command.container is None:

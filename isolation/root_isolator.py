@@ -1,10 +1,10 @@
 """What a container of a command sees: its root file system, its volumes, its namespaces, its rights.
 
-A command with a ContainerSpec gets namespaces of its own (mounts, processes, System V objects, host name; the network as
-it asked), Docker's default capabilities and system call filter, and no way to more. With an image it gets that as its
-root, by an overlay in its own mount namespace, so that nothing is left on the host when it ends; where the kernel cannot
-overlay it as it is, by a copy. An agent that is not root does all that in a user namespace, in which the command is root
-and on the host nobody but the agent's own user.
+A command with a ContainerSpec gets namespaces of its own (mounts, processes, System V objects, host name; the network
+as it asked), Docker's default capabilities and system call filter, and no way to more. With an image it gets that as
+its root, by an overlay in its own mount namespace, so that nothing is left on the host when it ends; where the kernel
+cannot overlay it as it is, by a copy. An agent that is not root does all that in a user namespace, in which the command
+is root and on the host nobody but the agent's own user.
 
 Kept below `directory`: `images` (image_store.py), `roots/<container>` with what the container wrote to its root.
 
@@ -26,6 +26,7 @@ from mesos_actor.actors.errors import InvalidInput
 from mesos_actor.actors.ids import ContainerId
 from mesos_actor.actors.messages.containers import LaunchContainer
 from mesos_actor.actors.messages.values import ContainerSpec
+from mesos_actor.actors.messages.values import Volume as HostVolume
 from mesos_actor.isolation import capabilities
 from mesos_actor.isolation.command import CommandError, owner_of
 from mesos_actor.isolation.confinement_plan import (
@@ -42,7 +43,7 @@ from mesos_actor.isolation.image_error import ImageError
 from mesos_actor.isolation.image_provide import provide
 from mesos_actor.isolation.image_registry import RegistryOptions
 from mesos_actor.isolation.image_rootfs import RootfsPlan, copy_rootfs, found_in, text_of
-from mesos_actor.isolation.image_store import ImageStore, StoredImage
+from mesos_actor.isolation.image_store import ImageStore
 from mesos_actor.isolation.isolator import BaseIsolator, Contribution, IsolatorError, Watch
 from mesos_actor.isolation.paths import directory_name
 
@@ -111,7 +112,8 @@ class RootIsolator(BaseIsolator):
 
     def _without(self, launch: LaunchContainer, spec: ContainerSpec) -> Contribution:
         owner = owner_of(launch.command.user)
-        user = None if owner is None else User(owner.user_id, owner.group_id, tuple(os.getgrouplist(*_names(owner))))
+        groups = () if owner is None else tuple(os.getgrouplist(owner.name, owner.group_id))
+        user = None if owner is None else User(owner.user_id, owner.group_id, groups)
         plan = self._plan(spec, user)
         return Contribution(fields={"confine": fields_of(plan)})
 
@@ -183,10 +185,7 @@ class RootIsolator(BaseIsolator):
 
     def _plan(self, spec: ContainerSpec, user: User | None) -> Confinement:
         is_root = (user is None or user.user_id == 0) and not self._rootless
-        maps = {}
-        if self._rootless:
-            maps = {"user_ids": (IdMap(0, os.geteuid()),), "group_ids": (IdMap(0, os.getegid()),)}
-            user = User(0, 0) if user is not None else None
+        maps = ((IdMap(0, os.geteuid()),), (IdMap(0, os.getegid()),)) if self._rootless else ((), ())
         return Confinement(
             pid=True,
             ipc=True,
@@ -194,14 +193,16 @@ class RootIsolator(BaseIsolator):
             uts=True,
             network=NETWORKS[spec.network],  # type: ignore[arg-type]
             read_only_root=spec.read_only_root,
-            volumes=tuple(self._volume(volume.host_path, volume.container_path, volume.read_only) for volume in spec.volumes),
+            volumes=tuple(map(self._volume, spec.volumes)),
             user=user,
-            effective=capabilities.DEFAULT if is_root or self._rootless else (),
-            bounding=capabilities.DEFAULT,
-            **maps,
+            effective=capabilities.DOCKER if is_root or self._rootless else (),
+            bounding=capabilities.DOCKER,
+            user_ids=maps[0],
+            group_ids=maps[1],
         )
 
-    def _volume(self, source: str, target: str, read_only: bool) -> Volume:
+    def _volume(self, wanted: HostVolume) -> Volume:
+        source, target, read_only = wanted.host_path, wanted.container_path, wanted.read_only
         for allowed in self._volume_roots:
             inside = allowed.rstrip("/")
             if source.rstrip("/") == inside:
@@ -209,9 +210,9 @@ class RootIsolator(BaseIsolator):
             if source.startswith(f"{inside}/"):
                 relative = source[len(inside) + 1 :]
                 return Volume(source=relative, target=target, read_only=read_only, within=allowed)
-        allowed = ", ".join(self._volume_roots) or "none"
+        roots = ", ".join(self._volume_roots) or "nothing"
         raise InvalidInput(
-            f"volume: host_path {source!r} is not allowed on this agent, which allows what is in: {allowed}; its "
+            f"volume: host_path {source!r} is not allowed on this agent, which allows what is in: {roots}; its "
             "operator names directories by --volume-roots"
         )
 
@@ -249,11 +250,6 @@ class RootIsolator(BaseIsolator):
                 Path(name).unlink(missing_ok=True)
 
         shutil.rmtree(path, onerror=again)
-
-
-def _names(owner: object) -> tuple[str, int]:
-    name, group = owner.name, owner.group_id  # type: ignore[attr-defined]
-    return name, group
 
 
 def _environment(run: ImageRun, home: str) -> dict[str, str]:

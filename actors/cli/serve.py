@@ -51,6 +51,12 @@ def start(
         str | None,
         typer.Option(metavar="DIR", help="The cgroup delegated to this agent. Without it: the one it is started in."),
     ] = None,
+    volume_roots: Annotated[
+        str | None, typer.Option(metavar="DIR[,…]", help="What is in these may be a volume of containers.")
+    ] = None,
+    confine_all: Annotated[
+        bool, typer.Option("--confine-all", help="Confine commands without a container of their own, too.")
+    ] = False,
     containerizers: Annotated[
         str | None, typer.Option(metavar="NAME[,…]", help="More kinds of containers, by their entry points' names.")
     ] = None,
@@ -102,6 +108,8 @@ def start(
         "isolation": isolation,
         "cgroup_root": cgroup_root,
         "containerizers": containerizers,
+        "volume_roots": volume_roots,
+        "confine_all": confine_all or None,
         "config": config,
         "key_dir": key_dir,
         "initialize": initialize or None,

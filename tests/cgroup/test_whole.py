@@ -11,7 +11,7 @@ import pytest
 from mesos_actor.isolation.linux import tree_name
 from tests.cluster.real_cluster import Cluster, until
 
-pytestmark = pytest.mark.cgroup
+pytestmark = [pytest.mark.cgroup, pytest.mark.slow]
 
 TOP = Path("/sys/fs/cgroup")
 GROW = "head -c 400M /dev/zero | tail >/dev/null"
@@ -51,6 +51,7 @@ def test_limits_and_causes_reach_whoever_asked_for_them(cluster: Cluster) -> Non
     hog = cluster.cli("run", "--mem", "64", "--name", "hog", "--shell", "--", GROW)
 
     assert hog.status == 128 + signal.SIGKILL
+    assert cgroup.exists(), f"{cluster.rows('tasks')}\n{cluster.logs()}"
     assert (cgroup / "cgroup.procs").read_text().split()
     ended = next(row for row in cluster.rows("tasks") if row["name"].startswith("hog"))
     assert (ended["state"], ended["reason"]) == ("FAILED", "CONTAINER_LIMITATION_MEMORY")

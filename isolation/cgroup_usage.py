@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import re
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -53,6 +55,71 @@ class CgroupUsage(msgspec.Struct, frozen=True, kw_only=True):
     memory_stall: Stall | None
     io_stall: Stall | None
     """None where the kernel does not measure pressure."""
+
+
+class CgroupTotals(msgspec.Struct, frozen=True, kw_only=True):
+    """What is worth knowing of one that has ended: a few reads, for there is one for every task."""
+
+    cpu_us: int
+    throttled_us: int
+    memory_peak_bytes: int
+    """0 before Linux 5.19."""
+    memory_max_events: int
+    oom_kills: int
+    pids_max_events: int
+    read_bytes: int
+    write_bytes: int
+
+
+def totals_of(directory: str) -> CgroupTotals:
+    """What it used in all. Raises OSError, with ENOENT or ENODEV when it is gone.
+
+    The files are read as bytes and not by cgroup_files.py's interfaces, for this happens at the end of every task.
+    """
+    cpu = _content(f"{directory}/cpu.stat")  # there with every controller or none, so it fails when the cgroup is gone
+    memory = _content_if_there(f"{directory}/memory.events")
+    peak = _content_if_there(f"{directory}/memory.peak")
+    io = _content_if_there(f"{directory}/io.stat")
+    return CgroupTotals(
+        cpu_us=_number(cpu, b"usage_usec "),
+        throttled_us=_number(cpu, b"throttled_usec "),
+        memory_peak_bytes=int(peak or b"0"),
+        memory_max_events=_number(memory, b"max "),
+        oom_kills=_number(memory, b"oom_kill "),
+        pids_max_events=_number(_content_if_there(f"{directory}/pids.events"), b"max "),
+        read_bytes=sum(map(int, _READ.findall(io))),
+        write_bytes=sum(map(int, _WRITTEN.findall(io))),
+    )
+
+
+_READ = re.compile(rb" rbytes=(\d+)")
+_WRITTEN = re.compile(rb" wbytes=(\d+)")
+_READ_BYTES = 65_536
+
+
+def _content(path: str) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(descriptor, _READ_BYTES)
+    finally:
+        os.close(descriptor)
+
+
+def _content_if_there(path: str) -> bytes:
+    try:
+        return _content(path)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENODEV, errno.EOPNOTSUPP):
+            return b""
+        raise
+
+
+def _number(text: bytes, name: bytes) -> int:
+    """The number on the line that begins with `name`; 0 without one."""
+    at = 0 if text.startswith(name) else text.find(b"\n" + name) + 1
+    if not at and not text.startswith(name):
+        return 0
+    return int(text[at + len(name) :].split(None, 1)[0])
 
 
 def usage_of(node: CgroupNode) -> CgroupUsage:

@@ -48,12 +48,15 @@ class Membership:
             self._heard[identity.member] = identity.storage_id
         #: founding members that have heard of this disk
         self._known_to: set[str] = set()
+        self._applied = 0
         self._on_record = False
         """Whether a member has applied the entry that names this disk."""
         self.unsaved = False
         """Whether `identity` must be written before anything is said that depends on it."""
         self.changed = False
         """Whether a disk was replaced since the last snapshot; it counts again after a restart once that is kept."""
+        #: founders that this learner has met
+        self._told: set[str] = set()
         self.complaints: list[str] = []
         """What an operator should know, for the owner to log and clear."""
 
@@ -71,6 +74,7 @@ class Membership:
     def applied(self, index: int) -> None:
         """Everything up to `index` is part of the machine's state now. Raises StorageError when another disk speaks for
         this master."""
+        self._applied = index
         if not self._tail or self._tail[0][0] > index:
             return
         self.changed = self.changed or any(at <= index and not named.founding for at, named in self._tail)
@@ -185,6 +189,7 @@ class Membership:
             identity.base_digest,
             answer=bool(to),
             disk=speaker,
+            index=self._applied,
             heard=self._heard if identity.founding else {},
             on_record=bool(to) and self.machine.disk_of(to) == disk,
         )
@@ -193,11 +198,17 @@ class Membership:
         """Take note of who `peer` is; whether it should hear at once that it was heard. Raises StorageError when this
         disk cannot become a member."""
         identity = self.identity
-        if message.disk not in ("", identity.storage_id) and not identity.learner:
+        if message.disk not in ("", identity.storage_id) and not identity.learner and self._is_news(message):
             raise StorageError(self._replaced_by(message.disk))
         if tuple(message.members) != identity.members:
             self._other_list(peer, tuple(message.members))
         elif not identity.founding:
+            if identity.learner and message.founding and peer not in self._told:
+                self._told.add(peer)
+                self.complaints.append(
+                    f"{peer} waits to found a new cluster, in which nothing can be replaced: start this master with "
+                    "--initialize on an empty directory"
+                )
             return False
         elif message.on_record:
             self._on_record = True
@@ -216,6 +227,13 @@ class Membership:
                 "directory"
             )
         return False
+
+    def _is_news(self, message: Hello) -> bool:
+        """Whether the leader knew more, when it said that another disk speaks for this master, than is known here: what
+        it said before it let this one in may come late."""
+        if self.machine.disk_of(self.identity.member) != self.identity.storage_id:
+            return True
+        return message.index > self._applied
 
     def _other_list(self, peer: str, members: tuple[str, ...]) -> None:
         """Another list has other majorities: a disk that was to be let in there would make two leaders."""

@@ -8,8 +8,9 @@ says that depends on its disk is said after the sync.
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import msgspec
@@ -46,7 +47,7 @@ from mesos_actor.raft import desk
 from mesos_actor.raft.directory import Start, names_of, open_directory
 from mesos_actor.raft.engine import Timing
 from mesos_actor.raft.files import Files
-from mesos_actor.raft.journal import write_identity
+from mesos_actor.raft.journal import MAX_COMMAND_BYTES, write_identity
 from mesos_actor.raft.machine import Machine, Proposal, Result, encode_proposal
 from mesos_actor.raft.replica import Replica
 
@@ -161,6 +162,10 @@ class RegistryPort:
             )
 
     def on_message(self, sender: Address, cause: str, principal: Principal, message: Message) -> None:
+        with self._or_end():
+            self._receive(sender, principal, message)
+
+    def _receive(self, sender: Address, principal: Principal, message: Message) -> None:
         if isinstance(message, PEER_MESSAGES):
             name = self._names.get(node_of(sender))
             if name is None or principal not in MAY_SPEAK:
@@ -193,6 +198,10 @@ class RegistryPort:
 
     def on_flush(self) -> None:
         """The turn's messages are in: let a leader's entries go, then settle."""
+        with self._or_end():
+            self._flush()
+
+    def _flush(self) -> None:
         self.replica.leadership.flush()
         if not self.replica.journal.dirty:
             self._settle()
@@ -215,13 +224,19 @@ class RegistryPort:
     # -- a turn -------------------------------------------------------------------------------------------------------
 
     def _settle(self) -> None:
-        """One turn, if there is a process to have it. A bug ends the process as a bad disk would: a replica that has
-        stopped halfway must not go on, and one that is started again knows nothing that is not on its disk."""
+        """One turn, if there is a process to have it."""
         self._settling = False
         if self._closed:
             return
-        try:
+        with self._or_end():
             self._turn()
+
+    @contextlib.contextmanager
+    def _or_end(self) -> Iterator[None]:
+        """A bug ends the process as a bad disk would: a replica that has stopped halfway must not go on, and one that
+        is started again knows nothing that is not on its disk."""
+        try:
+            yield
         except StorageError:
             raise
         except Exception as error:
@@ -325,8 +340,14 @@ class RegistryPort:
             text = f"{len(self._pending)} proposals wait, or the lead is being given away; ask again"
             self._refuse(sender, message.operation_id, "full", text)
         else:
-            proposal = Proposal(message.operation_id, message.term, message.command, message.request_id)
-            self._pending[replica.submit(encode_proposal(proposal))] = (term, message.operation_id, sender)
+            data = encode_proposal(Proposal(message.operation_id, message.term, message.command, message.request_id))
+            if len(data) > MAX_COMMAND_BYTES:
+                text = (
+                    f"{type(message.command).__name__} has {len(data)} bytes; at most {MAX_COMMAND_BYTES} can be kept"
+                )
+                self._refuse(sender, message.operation_id, "invalid", text)
+            else:
+                self._pending[replica.submit(data)] = (term, message.operation_id, sender)
 
     def _refuse(self, to: Address, operation_id: OperationId, reason: str, text: str, leader: Address = NOBODY) -> None:
         self._outlet.send(to, ProposalRefused(operation_id, reason, text, leader))

@@ -110,6 +110,7 @@ class Replica:
         for data, at, _ in journal.entries(journal.first_index + 1, 1 << 62):
             if at > index:
                 self.members.appended(at, data)
+        self.members.applied(index)
         self.members.check_own_disk()
         return index
 

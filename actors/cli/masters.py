@@ -145,7 +145,7 @@ def _waits(row: Row) -> str:
         )
         return f"{row['master']} {waits}"
     if row["state"] == "learner":
-        return f"{row['master']} has a new disk and no vote until the leader has heard from all other masters" + (
+        return f"{row['master']} has a new disk and no vote until the others, as a majority, let it in" + (
             f"; missing: {others}" if others else ""
         )
     return f"{row['master']}: {row['problem']}" if row["state"] == "refused" else ""

@@ -280,7 +280,7 @@ def import_(
         path.parent.mkdir(parents=True, exist_ok=True, mode=WORK_DIR_MODE)
     except OSError as error:
         fail(f"work_dir: {path.parent} cannot be made: {error.strerror}; name a directory this user may write to")
-    import_directory(path, backup, member, settings.masters or (member,))
+    import_directory(path, backup, member, settings.masters or (member,), time.time_ns() // 1_000)
     print(f"{path}: {_summary(backup)}")
     others = [one for one in settings.masters if one != member]
     if others:

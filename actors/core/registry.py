@@ -53,8 +53,14 @@ MAX_REMOVED_FRAMEWORKS = 10_000
 MAX_WEIGHTS = 10_000
 """Roles with a weight; when full, a new one is refused."""
 MAX_WEIGHT_MILLI = 1_000_000_000
+MAX_STATE_BYTES = 512 << 20
+"""Of all records, encoded: a snapshot must hold them. When full, nothing new is admitted and no info changed."""
 MAX_OUTCOME_BYTES = 1_024
 """How much of a framework's last words is kept."""
+
+_GROWING = (AdmitAgent, UpdateAgent, AdmitFramework, SetWeight)
+"""Commands that are refused when the state is full. (A framework's update also notes when it went away.)"""
+_ENCODER = msgspec.msgpack.Encoder()
 
 AnyClusterRecord = ClusterRecord | MemberRecord | AgentRecord | FrameworkRecord | WeightRecord
 
@@ -94,6 +100,7 @@ class RegistryState:
     def __init__(self, max_agents: int = MAX_AGENTS, max_frameworks: int = MAX_FRAMEWORKS) -> None:
         self.max_agents = max_agents
         self.max_frameworks = max_frameworks
+        self.max_bytes = MAX_STATE_BYTES
         self.cluster: ClusterRecord | None = None
         self.agents: dict[AgentId, AgentRecord] = {}
         self.frameworks: dict[FrameworkId, FrameworkRecord] = {}
@@ -101,6 +108,8 @@ class RegistryState:
         #: name of a master, `host:port` -> its disk
         self.members: dict[str, MemberRecord] = {}
         self.live_frameworks = 0
+        self.size_bytes = 0
+        """Of all agents, frameworks and weights, encoded."""
         #: registration -> the agent that has it
         self.by_registration: dict[str, AgentId] = {}
         #: operation that admitted it -> framework
@@ -132,6 +141,7 @@ class RegistryState:
         return (*cluster, *members, *agents, *frameworks, *weights)
 
     def _put(self, record: AgentRecord | FrameworkRecord | WeightRecord | MemberRecord) -> None:
+        self.size_bytes += _size(record) - _size(self._known(record))
         match record:
             case AgentRecord():
                 self.agents[record.agent_id] = record
@@ -147,13 +157,27 @@ class RegistryState:
             case MemberRecord():
                 self.members[record.name] = record
 
+    def _known(self, record: AgentRecord | FrameworkRecord | WeightRecord | MemberRecord) -> AnyClusterRecord | None:
+        """What is kept in its place."""
+        match record:
+            case AgentRecord():
+                return self.agents.get(record.agent_id)
+            case FrameworkRecord():
+                return self.frameworks.get(record.framework_id)
+            case WeightRecord():
+                return self.weights.get(record.role)
+            case MemberRecord():
+                return self.members.get(record.name)
+
     def _drop_agent(self, record: AgentRecord) -> str:
+        self.size_bytes -= _size(record)
         del self.agents[record.agent_id]
         if self.by_registration.get(record.registration) == record.agent_id:
             del self.by_registration[record.registration]
         return key_of(record)
 
     def _drop_framework(self, record: FrameworkRecord) -> str:
+        self.size_bytes -= _size(record)
         del self.frameworks[record.framework_id]
         self.live_frameworks -= not record.removed
         self.by_operation.pop(record.operation_id, None)
@@ -166,7 +190,16 @@ def apply(state: RegistryState, command: Command) -> Applied | NotApplied:
         return _found_cluster(state, command)
     if state.cluster is None:
         return NotApplied("not-founded", "The cluster has not been founded yet")
+    if isinstance(command, _GROWING) and state.size_bytes >= state.max_bytes:
+        text = (
+            f"The registry holds {state.size_bytes} bytes, the most that it may; tear down frameworks or remove agents"
+        )
+        return NotApplied("full", text)
     return _APPLY[type(command)](state, state.cluster, command)
+
+
+def _size(record: AnyClusterRecord | None) -> int:
+    return 0 if record is None or isinstance(record, MemberRecord) else len(_ENCODER.encode(record))
 
 
 def _number(text: str) -> tuple[int, str]:

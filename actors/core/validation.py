@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Container, Mapping, Sequence
 
+import msgspec
+
 from mesos_actor.actors.core.container_spec import container_error
 from mesos_actor.actors.core.offers import Offers
 from mesos_actor.actors.core.task_limits import limits_error
@@ -31,6 +33,8 @@ from mesos_actor.actors.task import TaskState
 
 MAX_ROLES = 1_000
 """Roles of one framework."""
+MAX_INFO_BYTES = 64 << 10
+"""Of what a framework or an agent says of itself."""
 MAX_DEMANDS = 1_000
 """Demands of one framework."""
 MAX_DURATION_MS = 100 * 365 * 24 * 3600 * 1000
@@ -41,6 +45,7 @@ MAX_NAME_LENGTH = 255
 REPORTED_STATES = frozenset(TaskState) - {TaskState.UNREACHABLE, TaskState.UNKNOWN}
 """What an agent can say of its own tasks; the other two are a master's view."""
 
+_ENCODER = msgspec.msgpack.Encoder()
 _PLAIN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,254}", re.ASCII).fullmatch
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}\$?", re.ASCII).fullmatch
 
@@ -241,7 +246,15 @@ def framework_error(info: FrameworkInfo, suppressed: Sequence[Role], principal: 
         return f"FrameworkInfo.name must not be longer than {MAX_NAME_LENGTH} characters"
     if info.user and not _USER(info.user):
         return f"FrameworkInfo.user {info.user!r} is not the name of a Unix user"
-    return None
+    return _size_error("FrameworkInfo", info)
+
+
+def _size_error(what: str, info: FrameworkInfo | AgentInfo) -> str | None:
+    """Every master keeps it, and sends it to whoever lists them."""
+    size = len(_ENCODER.encode(info))
+    if size <= MAX_INFO_BYTES:
+        return None
+    return f"{what} has {size} bytes; at most {MAX_INFO_BYTES} are accepted: shorten its labels, roles or attributes"
 
 
 def roles_error(roles: Sequence[Role], info: FrameworkInfo) -> str | None:
@@ -276,7 +289,7 @@ def agent_error(info: AgentInfo) -> str | None:
         return f"AgentInfo.resources: {problem}"
     if problem := info.attributes.error():
         return f"AgentInfo.attributes: {problem}"
-    return None
+    return _size_error("AgentInfo", info)
 
 
 def registration_error(message: RegisterAgent) -> str | None:

@@ -112,7 +112,8 @@ class Hello(Message, frozen=True):
     base_digest: str = ""
     answer: bool = False
     disk: str = ""
-    """From a leader to a disk whose word does not count: the one that speaks for that master."""
+    """From a leader to a disk whose word does not count: the one that speaks for that master, as of `index`."""
+    index: int = 0
     heard: dict[str, str] = {}
     """From a founder: every master that it has heard of, itself too, with its disk."""
     on_record: bool = False

@@ -275,7 +275,7 @@ def test_masters_that_wait_say_for_whom(cli: Cli, replicas: Replicas) -> None:
     assert ended.status == 1
     assert ended.err.splitlines()[:2] == [
         "h1:5050 waits for h3:5050: start those, in a new cluster with --initialize, after an import without it",
-        "h2:5050 has a new disk and no vote until the leader has heard from all other masters; missing: h3:5050",
+        "h2:5050 has a new disk and no vote until the others, as a majority, let it in; missing: h3:5050",
     ]
     assert ended.lines[3].split()[:3] == ["h3:5050", "no", "answer"]
 
@@ -505,7 +505,8 @@ class Imports:
     def __init__(self) -> None:
         self.calls: list[tuple[Path, Backup, str, tuple[str, ...]]] = []
 
-    def __call__(self, path: Path, backup: Backup, member: str, members: tuple[str, ...]) -> None:
+    def __call__(self, path: Path, backup: Backup, member: str, members: tuple[str, ...], now_us: int) -> None:
+        assert now_us > 1_700_000_000_000_000
         self.calls.append((path, backup, member, members))
 
 

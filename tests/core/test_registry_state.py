@@ -296,3 +296,23 @@ def test_what_is_kept_is_the_state_and_a_repeat_changes_nothing(commands: list[A
         again.by_registration,
         again.by_operation,
     )
+
+
+def test_a_full_state_admits_nothing_new_and_forgets_all_the_same() -> None:
+    """A snapshot must hold it: past its bound every master would end."""
+    new = state()
+    new.max_bytes = 4_000
+    admitted = 0
+    while isinstance(apply(new, AdmitAgent(INFO, f"r{admitted}", 1)), Applied):
+        admitted += 1
+    assert 5 < admitted < 200
+    before = new.size_bytes
+    assert before >= 4_000
+    for command in (AdmitFramework(FRAMEWORK, OperationId("o"), 1), SetWeight(Role("r"), 5), UpdateAgent(S0, OTHER, 1)):
+        reason, text = denied(apply(new, command))
+        assert (reason, text.split(";")[0]) == ("full", f"The registry holds {before} bytes, the most that it may")
+    for number in range(admitted):
+        done_or_gone = apply(new, RemoveAgent(AgentId(f"c-S{number}")))
+        assert isinstance(done_or_gone, Applied)
+    assert RegistryState.load({key_of(one): one for one in new.records()}).size_bytes == new.size_bytes < before
+    assert isinstance(apply(new, SetWeight(Role("r"), 5)), Applied)

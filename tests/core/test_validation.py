@@ -11,7 +11,17 @@ from msgspec.structs import replace
 from mesos_actor.actors.core import validation
 from mesos_actor.actors.core.allocation import Allocation
 from mesos_actor.actors.core.offers import MAX_VOIDED, Offers
-from mesos_actor.actors.ids import Address, AgentId, ExecutorId, FrameworkId, MasterId, OfferId, Role, TaskId
+from mesos_actor.actors.ids import (
+    Address,
+    AgentId,
+    ExecutorId,
+    FrameworkId,
+    MasterId,
+    OfferId,
+    Principal,
+    Role,
+    TaskId,
+)
 from mesos_actor.actors.messages.agents import RegisterAgent
 from mesos_actor.actors.messages.values import (
     MAX_REFUSE_MS,
@@ -243,6 +253,18 @@ def test_agent_rules(info: AgentInfo, text: str | None) -> None:
     problem = validation.agent_error(info)
 
     assert problem == text or (problem and text and problem.startswith(text))
+
+
+P = Principal("p")
+
+
+def test_what_a_framework_says_of_itself_is_bounded() -> None:
+    """Every master keeps it in memory, in its log and in its snapshots."""
+    problem = validation.framework_error(FrameworkInfo("f", labels={"a": "x" * 70_000}), (), P)
+
+    assert problem is not None
+    assert problem.startswith("FrameworkInfo has 70")
+    assert "at most 65536 are accepted: shorten its labels" in problem
 
 
 def reported(**fields: Any) -> TaskReport:

@@ -27,7 +27,7 @@ from mesos_actor.actors.messages.raft import (
     RequestVote,
     Vote,
 )
-from mesos_actor.actors.messages.registry import Committed, SetWeight
+from mesos_actor.actors.messages.registry import Committed, ProposalRefused, Propose, SetWeight
 from mesos_actor.raft import engine as engine_module
 from mesos_actor.raft import machine as machine_module
 from mesos_actor.raft import progress as progress_module
@@ -239,6 +239,28 @@ def test_r5_a_command_that_cannot_be_applied_holds_nothing_up() -> None:
 
     assert group.answers[refused][2].outcome != group.answers[OperationId("client-P1")][2].outcome
     assert [group.weight(name) for name in group.names] == [5_000] * 3
+
+
+def test_a_command_that_is_too_large_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It never came into the log, so nobody should be told that its outcome is not known."""
+    sim = cluster(agents=0, masters=3, seed=5)
+    sim.until(lambda: sim.leading() is not None)
+    leader = sim.leading_host()
+    assert leader is not None
+    send = SimOutlet.send
+    refused: list[ProposalRefused] = []
+
+    def note(self: SimOutlet, to: Address, message: Message, cause: str = "") -> None:
+        refused.extend([message] if isinstance(message, ProposalRefused) else [])
+        send(self, to, message, cause)
+
+    monkeypatch.setattr(SimOutlet, "send", note)
+    command = SetWeight(Role("x" * (2 << 20)), 1_000)
+    leader.host.post("registry", Propose(OperationId("big"), Term(leader.replica.engine.term), command))
+    sim.run(2)
+
+    assert [(one.reason, one.text[:17]) for one in refused] == [("invalid", "SetWeight has 209")]
+    assert sim.leading_host() is leader
 
 
 # -- R6, R7, R8 -------------------------------------------------------------------------------------------------------

@@ -8,20 +8,25 @@ from pathlib import Path
 import pytest
 
 from mesos_actor.actors.errors import ConfigError, InvalidInput, StorageError
-from mesos_actor.actors.ids import Address, ClusterId, OperationId, Role, Term
+from mesos_actor.actors.ids import Address, ClusterId, FrameworkId, OperationId, Role, Term
 from mesos_actor.actors.messages.clients import SetRoleWeight
 from mesos_actor.actors.messages.raft import AppendEntries, Hello, LogEntry, Origin, RequestVote, Vote
-from mesos_actor.actors.messages.registry import ClusterRecord, WeightRecord
+from mesos_actor.actors.messages.registry import ClusterRecord, FrameworkRecord, WeightRecord
+from mesos_actor.actors.messages.values import FrameworkInfo
 from mesos_actor.raft.backup import Backup, decode_backup, encode_backup
 from mesos_actor.raft.directory import names_of, open_directory
 from mesos_actor.raft.files import REPLACE_STEPS, Died, DirectoryFiles, MemoryFiles
-from mesos_actor.raft.journal import read_identity
+from mesos_actor.raft.journal import Identity, Journal, read_identity, write_identity
+from mesos_actor.raft.machine import Machine
 from mesos_actor.raft.node import RegistryPort
 from mesos_actor.raft.offline import export_directory, import_directory
+from mesos_actor.raft.snapshot import Snapshot, SnapshotStore
 from mesos_actor.testing import NodeSettings, SimCluster, cluster
-from tests.raft.group import DISKS, Group, Letter, Lone, NotSoon, founded
+from tests.raft.group import DISKS, Group, Letter, Lone, NotSoon, entry, founded
 
 SEGMENT = 1 << 20
+
+NOW_US = 1_800_000_000_000_000
 
 
 # -- founding ---------------------------------------------------------------------------------------------------------
@@ -379,6 +384,41 @@ def test_the_lead_is_not_given_to_a_disk_that_is_not_let_in() -> None:
     group.until(lambda: group.up["b"].leadership.ready)
 
 
+def test_a_late_word_of_its_predecessor_does_not_end_the_new_disk() -> None:
+    """Its operator would be told to remove the disk that speaks for the master."""
+    group = founded(3)
+    replaced(group, "c")
+    kept: list[Letter] = []
+
+    def hold(letter: Letter) -> bool:
+        late = letter.destination == "c" and isinstance(letter.message, Hello) and bool(letter.message.disk)
+        kept.extend([letter] if late else [])
+        return late
+
+    group.lose = hold
+    group.turn()
+    group.turn()
+    group.restart("a")  # a new leader may get the new disk's acknowledgement before its question
+    group.until(lambda: not group.up["c"].members.waiting and group.same())
+    assert kept
+    group.heal()
+    for letter in kept:
+        group.receive(letter)
+    group.run(1)
+    assert group.up["c"].state == "follower"
+
+
+def test_a_disk_that_is_to_replace_nobody_is_told_so() -> None:
+    group = Group(3, start=False)
+    group.start("a", "initialize")
+    group.start("b", "initialize")
+    group.start("c", "replace")
+    group.run(3)
+    told = [text for name, text in group.complaints if name == "c"]
+    assert len(told) == 2  # once by each
+    assert "waits to found a new cluster, in which nothing can be replaced: start this master with --init" in told[0]
+
+
 def test_a_learner_with_another_list_ends() -> None:
     """With a list of its own it would count other majorities."""
     group = founded(3)
@@ -691,7 +731,7 @@ def test_a_restored_cluster_takes_the_key_that_it_is_founded_with(tmp_path: Path
     master = sim.masters[0]
     master.crash()
     records = (ClusterRecord(ClusterId("old"), 3, 4, "former"), WeightRecord(Role("r"), 5_000))
-    import_directory(tmp_path / "x", decode_backup(encode_backup(records, 40, 7, 1_000)), "m", ("m",))
+    import_directory(tmp_path / "x", decode_backup(encode_backup(records, 40, 7, 1_000)), "m", ("m",), NOW_US)
     master.host.files = in_memory(tmp_path / "x")
     for _ in range(3):
         master.start()
@@ -722,7 +762,7 @@ def in_memory(path: Path) -> MemoryFiles:
 def imported(group: Group, tmp_path: Path, backups: dict[str, Backup]) -> None:
     """Every member's directory is made of its backup, and taken into memory."""
     for name in group.names:
-        import_directory(tmp_path / name, backups[name], name, group.names)
+        import_directory(tmp_path / name, backups[name], name, group.names, NOW_US)
         group.files[name] = in_memory(tmp_path / name)
 
 
@@ -785,6 +825,60 @@ def test_disks_of_before_the_restore_are_refused(tmp_path: Path) -> None:
     assert operation not in group.answers
 
 
+def test_a_restored_cluster_has_terms_that_agents_have_not_seen(tmp_path: Path) -> None:
+    """They refuse orders of an older term than they have seen, and those of the backup are old."""
+    group = Group(3, start=False)
+    imported(group, tmp_path, dict.fromkeys("abc", backup()))
+    for name in group.names:
+        group.start(name)
+    group.until(lambda: any(replica.leadership.ready for replica in group.up.values()))
+    assert group.leader.engine.term > NOW_US // 1_000_000
+
+
+def test_frameworks_have_their_failover_time_anew_after_a_restore(tmp_path: Path) -> None:
+    """One that was away when the backup was made may have come back since."""
+    first, second = FrameworkId("old-0000"), FrameworkId("old-0001")
+    records = (
+        ClusterRecord(ClusterId("old"), 3, 4, "former"),
+        FrameworkRecord(first, FrameworkInfo("away"), deadline_us=5),
+        FrameworkRecord(second, FrameworkInfo("gone"), deadline_us=6, removed=True, since_us=6),
+    )
+    text = decode_backup(encode_backup(records, 40, 7, 1_000))
+    import_directory(tmp_path / "x", text, "m", ("m",), NOW_US)
+    machine = Machine()
+    snapshot, _ = SnapshotStore(in_memory(tmp_path / "x")).load()
+    assert snapshot is not None
+    machine.restore(snapshot.state)
+    assert machine.state.frameworks[first].deadline_us == 0
+    assert machine.state.frameworks[second].deadline_us == 6
+
+
+@pytest.mark.parametrize("entries", [2, 100])
+def test_a_log_that_a_snapshot_has_made_void_is_not_exported(tmp_path: Path, entries: int) -> None:
+    """The process died between keeping a leader's snapshot and beginning the log anew: at its next start it drops that
+    log, of entries that may never have been acknowledged."""
+    lone, path = Lone(), tmp_path / "x"
+    found = lone.log()[1][0]
+    files = DirectoryFiles(path)
+    identity = Identity("a", lone.members, DISKS["a"])
+    journal, machine = Journal.create(files, identity), Machine()
+    journal.add(found, 2, 1)
+    for index in range(3, 3 + entries):
+        journal.add(entry(index, 2, 666).data, index, 2)
+    journal.setCurrentTerm(7, None)
+    journal.sync()
+    machine.apply(1, found)
+    machine.apply(7, entry(50, 7, 42).data)
+    SnapshotStore(files).save(Snapshot(50, 7, machine.image()))
+    write_identity(files, identity)
+    files.close()
+
+    exported = export_directory(path, 0)
+
+    assert (exported.term, exported.index) == (7, 50)
+    assert [record.weight_milli for record in exported.records if isinstance(record, WeightRecord)] == [42]
+
+
 def test_one_surviving_disk_is_enough(tmp_path: Path) -> None:
     group = founded(3)
     group.write("a", 5_500)
@@ -804,7 +898,7 @@ def test_a_backup_goes_into_an_empty_directory_only(tmp_path: Path) -> None:
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "file").touch()
     with pytest.raises(ConfigError, match="is not empty"):
-        import_directory(tmp_path / "x", backup(), "a", ("a", "b", "c"))
+        import_directory(tmp_path / "x", backup(), "a", ("a", "b", "c"), NOW_US)
     with pytest.raises(InvalidInput, match="there is no registry here"):
         export_directory(tmp_path / "nowhere", 0)
 

@@ -153,10 +153,10 @@ class Cgroup:
                 stuck.append(f"{write.file} ({error.strerror})")
         return f"; and these stay changed: {', '.join(stuck)}" if stuck else ""
 
-    def usage(self) -> CgroupUsage | None:
-        """What it uses now; None when it is gone."""
+    def usage(self, *, final: bool = False) -> CgroupUsage | None:
+        """What it uses now; None when it is gone. `final`: what an empty one has used in all."""
         try:
-            return usage_of(self.node)
+            return usage_of(self.node, final=final)
         except OSError as error:
             if error.errno in _GONE:
                 return None

@@ -81,7 +81,7 @@ class CgroupIsolator(BaseIsolator):
         if self._events is None or not cgroup.exists():
             return
         try:
-            self._events.watch(cgroup)
+            self._events.watch(cgroup, limits_only=True)
         except CgroupError as error:
             # Its end is read from its files all the same; only the news of it comes later.
             self._say("cgroup_not_watched", container=container_id, error=str(error))
@@ -171,7 +171,7 @@ class CgroupIsolator(BaseIsolator):
         if self._events is not None:
             self._events.unwatch(container_id)
         try:
-            found = cgroup.usage()
+            found = cgroup.usage(final=True)
             if found is None:
                 return Ending()
             limitation = self._memory_limitation(cgroup, found) if found.oom_kills else None

@@ -55,8 +55,9 @@ class CgroupUsage(msgspec.Struct, frozen=True, kw_only=True):
     """None where the kernel does not measure pressure."""
 
 
-def usage_of(node: CgroupNode) -> CgroupUsage:
-    """What it uses now. Raises OSError, with ENOENT or ENODEV when it is gone."""
+def usage_of(node: CgroupNode, *, final: bool = False) -> CgroupUsage:
+    """What it uses now. `final` leaves out what an empty one has none of, and pressure: half of the reads, once for
+    every container. Raises OSError, with ENOENT or ENODEV when it is gone."""
     cpu = node.cpu.stat  # there with every controller or none, so it fails when the cgroup is gone
     memory = _if_there(lambda: node.memory.events) or {}
     pids = _if_there(lambda: node.pids.events) or {}
@@ -68,14 +69,14 @@ def usage_of(node: CgroupNode) -> CgroupUsage:
         periods=cpu.get("nr_periods", 0),
         throttled_periods=cpu.get("nr_throttled", 0),
         throttled_us=cpu.get("throttled_usec", 0),
-        memory_bytes=_if_there(lambda: node.memory.current),
+        memory_bytes=None if final else _if_there(lambda: node.memory.current),
         memory_peak_bytes=_if_there(lambda: node.memory.peak),
         memory_high_events=memory.get("high", 0),
         memory_max_events=memory.get("max", 0),
         oom_events=memory.get("oom", 0),
         oom_kills=memory.get("oom_kill", 0),
         oom_group_kills=memory.get("oom_group_kill", 0),
-        pids=_if_there(lambda: node.pids.current),
+        pids=None if final else _if_there(lambda: node.pids.current),
         pids_max_events=pids.get("max", 0),
         devices=tuple(
             DeviceUsage(
@@ -87,9 +88,9 @@ def usage_of(node: CgroupNode) -> CgroupUsage:
             )
             for device, figures in sorted(io.items())
         ),
-        cpu_stall=_if_there(lambda: node.cpu.pressure),
-        memory_stall=_if_there(lambda: node.memory.pressure),
-        io_stall=_if_there(lambda: node.io.pressure),
+        cpu_stall=None if final else _if_there(lambda: node.cpu.pressure),
+        memory_stall=None if final else _if_there(lambda: node.memory.pressure),
+        io_stall=None if final else _if_there(lambda: node.io.pressure),
     )
 
 

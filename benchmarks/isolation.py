@@ -21,8 +21,18 @@ from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any
 
-from local_containers import LocalContainers, Made, Make, family_cpu_s, isolated, local_containers, processes
-from neighbour import calibrated, latencies_ms
+from local_containers import (
+    HOG,
+    HOG_PROCESSES,
+    LocalContainers,
+    Made,
+    Make,
+    family_cpu_s,
+    isolated,
+    local_containers,
+    processes,
+)
+from neighbour import calibrated, latencies_ms, percentiles
 
 from mesos_actor.actors.ids import ContainerId
 from mesos_actor.actors.messages.containers import LaunchContainer
@@ -38,11 +48,6 @@ from mesos_actor.isolation.process import ProcessContainerizer
 
 BUSY = Command(("sh", "-c", "while :; do :; done"))
 BUSY_EIGHT = Command(("sh", "-c", "for i in 1 2 3 4 5 6 7; do (while :; do :; done) & done; while :; do :; done"))
-HOG_PROCESSES = 64
-HOG = Command(
-    ("sh", "-c", f"for i in $(seq {HOG_PROCESSES}); do setsid sh -c 'while :; do :; done' & done; echo; wait")
-)
-"""Each in a session of its own: the kernel's autogroups would else already share the processors between sessions."""
 
 SMALL = Resources.of(cpus="0.1", mem=64)
 PIECE_MS = 3.0
@@ -130,14 +135,6 @@ async def window(window_s: float) -> tuple[int, int]:
     begin_us = time.monotonic_ns() // 1_000
     await asyncio.sleep(window_s)
     return begin_us, time.monotonic_ns() // 1_000
-
-
-def percentiles(values: list[float]) -> tuple[float, float, float]:
-    """Median, 95th, 99th."""
-    if len(values) < 20:
-        raise SystemExit(f"only {len(values)} pieces of work were done in the window: make it longer by --window")
-    cuts = statistics.quantiles(values, n=100)
-    return cuts[49], cuts[94], cuts[98]
 
 
 def words(values: tuple[float, float, float]) -> str:

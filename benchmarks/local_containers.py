@@ -39,6 +39,12 @@ PATIENCE_S = 300.0
 """How long what must happen may take; the emulated machine is slow and its host may be busy."""
 LOOK_AGAIN_S = 0.01
 
+HOG_PROCESSES = 64
+HOG = Command(
+    ("sh", "-c", f"for i in $(seq {HOG_PROCESSES}); do setsid sh -c 'while :; do :; done' & done; echo; wait")
+)
+"""Each in a session of its own: the kernel's autogroups would else already share the processors between sessions."""
+
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 Made = tuple[ProcessContainerizer, Path | None]

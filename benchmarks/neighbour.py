@@ -9,6 +9,7 @@ server would say. It holds MEMORY_MIB of memory and looks at all of it now and t
 
 from __future__ import annotations
 
+import statistics
 import sys
 import time
 from pathlib import Path
@@ -46,6 +47,14 @@ def latencies_ms(output: Path, begin_us: int, end_us: int) -> list[float]:
         if begin_us <= int(due_us) < end_us:
             found.append(int(took_us) / 1_000)
     return sorted(found)
+
+
+def percentiles(values: list[float]) -> tuple[float, float, float]:
+    """Median, 95th, 99th."""
+    if len(values) < 20:
+        raise SystemExit(f"only {len(values)} pieces of work were done in the window: make it longer by --window")
+    cuts = statistics.quantiles(values, n=100)
+    return cuts[49], cuts[94], cuts[98]
 
 
 def main(rounds: int, period_ms: float, memory_mib: int) -> None:

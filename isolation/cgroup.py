@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import select
 import time
@@ -29,7 +30,7 @@ from pathlib import Path
 from mesos_actor.actors.errors import InvalidInput
 from mesos_actor.isolation.cgroup_files import CgroupNode
 from mesos_actor.isolation.cgroup_host import NEEDED, SELF, Missing, find, is_top
-from mesos_actor.isolation.cgroup_usage import CgroupUsage, usage_of
+from mesos_actor.isolation.cgroup_usage import CgroupTotals, CgroupUsage, totals_of, usage_of
 from mesos_actor.isolation.limits import DEFAULTS, NOT_EVERYWHERE, Write
 from mesos_actor.isolation.paths import directory_name
 
@@ -73,7 +74,11 @@ class Cgroup:
     def __init__(self, name: str, directory: str) -> None:
         self.name = name
         self.directory = directory
-        self.node = CgroupNode(directory)
+
+    @functools.cached_property
+    def node(self) -> CgroupNode:
+        """Its files, typed. Made when first asked for: most handles of a task's short life never are."""
+        return CgroupNode(self.directory)
 
     def __repr__(self) -> str:
         return f"Cgroup({self.directory!r})"
@@ -119,7 +124,12 @@ class Cgroup:
             if DEFAULTS.get(write.file) == write.content:
                 continue
             try:
-                self._write(write)
+                # As CgroupNode.write, without what that costs: this is once a file for every task.
+                descriptor = os.open(f"{self.directory}/{write.file}", os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
+                try:
+                    os.write(descriptor, write.content.encode())
+                finally:
+                    os.close(descriptor)
             except OSError as error:
                 if not self._is_moot(write, error):
                     raise CgroupError(self._refusal(write, error)) from None
@@ -153,10 +163,19 @@ class Cgroup:
                 stuck.append(f"{write.file} ({error.strerror})")
         return f"; and these stay changed: {', '.join(stuck)}" if stuck else ""
 
-    def usage(self, *, final: bool = False) -> CgroupUsage | None:
-        """What it uses now; None when it is gone. `final`: what an empty one has used in all."""
+    def usage(self) -> CgroupUsage | None:
+        """What it uses now; None when it is gone."""
         try:
-            return usage_of(self.node, final=final)
+            return usage_of(self.node)
+        except OSError as error:
+            if error.errno in _GONE:
+                return None
+            raise _failed(self.directory, "", error) from None
+
+    def totals(self) -> CgroupTotals | None:
+        """What it used in all, once it has ended; None when it is gone."""
+        try:
+            return totals_of(self.directory)
         except OSError as error:
             if error.errno in _GONE:
                 return None
@@ -235,7 +254,13 @@ class Cgroup:
     def destroy(self, timeout_s: float = WAIT_S) -> None:
         """Kill whoever is left and remove it with everything below it. Gone already is fine."""
         until = time.monotonic() + timeout_s
-        if not self.exists():
+        try:
+            os.rmdir(self.directory)  # noqa: PTH106 - the usual case: nobody is left and nothing is below
+        except FileNotFoundError:
+            return
+        except OSError:
+            pass  # then by force
+        else:
             return
         if not self.kill(timeout_s):
             raise CgroupError(f"{self.directory}: processes {self.pids()[:10]} did not die within {timeout_s:g} s")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import Collection
 
 from msgspec.structs import replace
@@ -20,13 +21,17 @@ from mesos_actor.actors.ids import ContainerId
 from mesos_actor.actors.messages.containers import LaunchContainer, Usage
 from mesos_actor.actors.messages.values import Statistics
 from mesos_actor.isolation.cgroup import Cgroup, CgroupError, CgroupTree
-from mesos_actor.isolation.cgroup_usage import CgroupUsage
+from mesos_actor.isolation.cgroup_usage import CgroupTotals
 from mesos_actor.isolation.events import CgroupEvents, ForkRefused, OomKilled
 from mesos_actor.isolation.isolator import BaseIsolator, Contribution, Ending, IsolatorError, Limitation, Watch
 from mesos_actor.isolation.kernel_log import KernelLog
-from mesos_actor.isolation.limits import MEM_MIN_BYTES, UNLIMITED, Limits, Write, controllers_of, writes_of
+from mesos_actor.isolation.limits import MEM_MIN_BYTES, UNLIMITED, Limits, Write, writes_of
 
 MIB = 1 << 20
+WATCH_AFTER_S = 1.0
+"""The kernel's news of a container is listened to from this age on: most are short, and three watches cost them more
+than they tell."""
+
 CLEANUP_S = 10.0
 """How long the end of one container's leftovers may take; then it is said, and tried again later."""
 
@@ -45,13 +50,17 @@ class CgroupIsolator(BaseIsolator):
         self._pids_limit = pids_limit
         self._events: CgroupEvents | None = None
         self._watch: Watch | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        #: Containers that have started a moment ago. As many as there are.
+        self._unwatched: dict[ContainerId, None] = {}
         self._log = KernelLog()
 
     def start(self, watch: Watch) -> None:
         """Raises CgroupError when this user has too many inotify instances."""
         self._watch = watch
         self._events = CgroupEvents()
-        asyncio.get_running_loop().add_reader(self._events.fileno(), self._read_events)
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._events.fileno(), self._read_events)
 
     def close(self) -> None:
         if self._events is not None:
@@ -67,8 +76,7 @@ class CgroupIsolator(BaseIsolator):
     # -- launching and limits ---------------------------------------------------------------------------------------
 
     def prepare(self, launch: LaunchContainer, sandbox: str) -> Contribution:
-        limits = limits_of(launch, self._pids_limit)
-        writes = writes_of(limits)
+        writes = _writes(limits_of(launch, self._pids_limit))
         self._check_controllers(writes)
         try:
             cgroup = self._made(launch.container_id, writes)
@@ -77,14 +85,23 @@ class CgroupIsolator(BaseIsolator):
         return Contribution(fields={"cgroup": cgroup.procs_path})
 
     def started(self, container_id: ContainerId, pid: int) -> None:
-        cgroup = self._cgroup(container_id)
-        if self._events is None or not cgroup.exists():
+        """Watch it, if it lives for a moment: of a shorter one its files tell at its end."""
+        if self._loop is None:
             return
-        try:
-            self._events.watch(cgroup, limits_only=True)
-        except CgroupError as error:
-            # Its end is read from its files all the same; only the news of it comes later.
-            self._say("cgroup_not_watched", container=container_id, error=str(error))
+        if not self._unwatched:
+            self._loop.call_later(WATCH_AFTER_S, self._watch_all)
+        self._unwatched[container_id] = None
+
+    def _watch_all(self) -> None:
+        unwatched, self._unwatched = self._unwatched, {}
+        for container_id in unwatched if self._events is not None else ():
+            cgroup = self._cgroup(container_id)
+            try:
+                if self._events is not None and cgroup.exists():
+                    self._events.watch(cgroup, limits_only=True)
+            except CgroupError as error:
+                # Its end is read from its files all the same; only the news of it comes later.
+                self._say("cgroup_not_watched", container=container_id, error=str(error))
 
     def _made(self, container_id: ContainerId, writes: tuple[Write, ...]) -> Cgroup:
         try:
@@ -97,7 +114,7 @@ class CgroupIsolator(BaseIsolator):
             return self._tree.create(container_id, writes)
 
     def _check_controllers(self, writes: tuple[Write, ...]) -> None:
-        absent = [name for name in controllers_of(writes) if name not in self._tree.controllers]
+        absent = sorted({write.controller for write in writes}.difference(self._tree.controllers))
         if absent:
             raise IsolatorError(
                 "spawn",
@@ -167,11 +184,12 @@ class CgroupIsolator(BaseIsolator):
     # -- the end ----------------------------------------------------------------------------------------------------
 
     def ended(self, container_id: ContainerId) -> Ending:
-        cgroup = self._cgroup(container_id)
+        self._unwatched.pop(container_id, None)
         if self._events is not None:
             self._events.unwatch(container_id)
         try:
-            found = cgroup.usage(final=True)
+            cgroup = self._cgroup(container_id)
+            found = cgroup.totals()
             if found is None:
                 return Ending()
             limitation = self._memory_limitation(cgroup, found) if found.oom_kills else None
@@ -179,12 +197,12 @@ class CgroupIsolator(BaseIsolator):
             if found.pids_max_events:
                 most = cgroup.node.pids.max
                 note = f"its limit of {most} processes (pids) was reached {_times(found.pids_max_events)}"
-        except (CgroupError, OSError) as error:
+        except (CgroupError, InvalidInput, OSError) as error:
             self._say("cgroup_end_not_read", container=container_id, error=str(error))
             return Ending()
         return Ending(limitation, note, _statistics(found))
 
-    def _memory_limitation(self, cgroup: Cgroup, found: CgroupUsage) -> Limitation:
+    def _memory_limitation(self, cgroup: Cgroup, found: CgroupTotals) -> Limitation:
         most = cgroup.node.memory.max
         victims = self._log.victims(cgroup.directory)
         biggest = max(victims, key=lambda victim: victim.rss_bytes, default=None)
@@ -251,15 +269,19 @@ def limits_of(launch: LaunchContainer, pids_limit: int = UNLIMITED) -> Limits:
     )
 
 
-def _statistics(found: CgroupUsage) -> Statistics:
+_writes = functools.lru_cache(maxsize=1_000)(writes_of)
+"""Tasks of one kind ask for the same."""
+
+
+def _statistics(found: CgroupTotals) -> Statistics:
     return Statistics(
         cpu_time_ms=found.cpu_us // 1_000,
-        memory_peak_bytes=found.memory_peak_bytes or 0,
+        memory_peak_bytes=found.memory_peak_bytes,
         throttled_ms=found.throttled_us // 1_000,
         oom_kills=found.oom_kills,
         forks_refused=found.pids_max_events,
-        read_bytes=sum(device.read_bytes for device in found.devices),
-        write_bytes=sum(device.write_bytes for device in found.devices),
+        read_bytes=found.read_bytes,
+        write_bytes=found.write_bytes,
     )
 
 

@@ -35,9 +35,10 @@ IDLE_S = 60.0
 FIRST_RETRY_US = 4_000
 LONGEST_RETRY_US = 1_000_000
 START_AGAIN_US = 5_000_000
-"""A launcher that does not answer this long after it was started is started again."""
+"""A launcher that does not answer this long after it was started is started again, then after twice as long each time:
+on a host so busy that it needs longer, more of them would only make it busier."""
 
-GIVE_UP_US = 15_000_000
+GIVE_UP_US = 60_000_000
 """Without a launcher for this long, what waits to be launched fails. It is still tried again."""
 
 MAX_LAUNCH_BYTES = 4 << 20
@@ -90,6 +91,7 @@ class LauncherClient:
         self._listing: list[dict[str, Any]] = []
         self._retry_us = FIRST_RETRY_US
         self._started_us = 0
+        self._start_again_us = START_AGAIN_US
         self._lost_us = 0
         self._bootstrap_pid = 0
         #: Launches and kills not answered yet, packed, by container id. As many as the containerizer lets in.
@@ -203,8 +205,10 @@ class LauncherClient:
 
     def _start_one(self) -> None:
         now_us = self._outlet.now_us()
-        if self._started_us and now_us - self._started_us < START_AGAIN_US:
-            return
+        if self._started_us:
+            if now_us - self._started_us < self._start_again_us:
+                return
+            self._start_again_us *= 2
         self._started_us = now_us
         output = str(self._directory / OUTPUT_NAME)
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
@@ -266,6 +270,7 @@ class LauncherClient:
             self.pid = message["pid"]
             self._retry_us = FIRST_RETRY_US
             self._started_us = 0
+            self._start_again_us = START_AGAIN_US
             self._reap_bootstrap()
         elif kind == "bad":
             self._outlet.log("launcher_refused_command", level="error", text=message["text"])

@@ -91,6 +91,12 @@ ROLES = (
     Column("SHARE", lambda row: f"{row['share_millionths'] / 10_000:.1f} %", right=True),
     Column("FRAMEWORKS", "frameworks", right=True),
 )
+COUNTED = (
+    ("limit MiB", "memory_limit_bytes", 2**20),
+    ("peak MiB", "memory_peak_bytes", 2**20),
+    ("throttled s", "throttled_ms", 1_000),
+)
+"""Columns of `top`: heading, field of a row, how many of it make one of the heading's."""
 REFUSALS = (
     Column("HOST", "hostname"),
     Column("AGENT", "agent_id"),
@@ -319,7 +325,17 @@ def _picture(rows: Sequence[Row], before: Sequence[Row]) -> Any:
     from rich.table import Table
 
     table = Table(title=f"{len(rows)} running tasks at {time.strftime('%H:%M:%S')}", title_justify="left")
-    for heading in ("task", "agent", "cpu %", "cpu time s", "throttled s", "memory MiB", "limit", "peak", "processes"):
+    # Only agents with cgroups count these.
+    counted = [column for column in COUNTED if any(row.get(column[1]) for row in rows)]
+    for heading in (
+        "task",
+        "agent",
+        "cpu %",
+        "cpu time s",
+        "memory MiB",
+        "processes",
+        *(heading for heading, _, _ in counted),
+    ):
         table.add_column(heading, justify="left" if heading in ("task", "agent") else "right")
     earlier = {row["container_id"]: row for row in before}
 
@@ -334,15 +350,8 @@ def _picture(rows: Sequence[Row], before: Sequence[Row]) -> Any:
             row["agent_id"],
             f"{busy(row):.1f}" if earlier else "-",
             f"{row['cpu_time_ms'] / 1000:.2f}",
-            _counted(row, "throttled_ms", 1000, 2),
             f"{row['rss_bytes'] / 2**20:.1f}",
-            _counted(row, "memory_limit_bytes", 2**20, 0),
-            _counted(row, "memory_peak_bytes", 2**20, 1),
             str(row["processes"]),
+            *(f"{row[name] / unit:.1f}" if row.get(name) else "-" for _, name, unit in counted),
         )
     return table
-
-
-def _counted(row: Row, name: str, unit: int, digits: int) -> str:
-    """A figure that only some agents count; a dash where it is none."""
-    return f"{row[name] / unit:.{digits}f}" if row.get(name) else "-"

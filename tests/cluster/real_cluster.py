@@ -22,8 +22,9 @@ from mesos_actor.actors.ids import FrameworkId
 from mesos_actor.actors.messages.clients import Instruct
 from mesos_actor.isolation.choice import possible_here
 
-LIMIT_S = 30.0
-"""No condition that is waited for takes this long on a busy machine; past it the test fails and says what it saw."""
+LIMIT_S = 200.0 if os.environ.get("MESOS_ACTOR_IN_VM") == "1" else 30.0
+"""No condition that is waited for takes this long on a busy machine; past it the test fails and says what it saw. The
+emulated machine of scripts/vm is slow."""
 LOOK_AGAIN_S = 0.02
 
 RESOURCES = "cpus:4;mem:1024;disk:1024;ports:[31000-31019]"

@@ -123,16 +123,19 @@ class RealBench:
             found.extend([message] if message is not None else [])
             return bool(found)
 
-        self.until(is_there, f"{kind.__name__} of {container_id}; got {self.inbox.messages}, {self.inbox.logged}")
+        self.until(
+            is_there, lambda: f"{kind.__name__} of {container_id}; got {self.inbox.messages}, {self.inbox.logged}"
+        )
         return found[0]
 
-    def until(self, condition: Callable[[], bool], what: str = "") -> None:
-        """Let the loop work until the condition holds, looking after every turn of it; fails at the deadline."""
+    def until(self, condition: Callable[[], bool], what: str | Callable[[], str] = "") -> None:
+        """Let the loop work until the condition holds, looking after every turn of it; fails at the deadline and says
+        what it waited for."""
 
         async def turning() -> None:
             end = time.monotonic() + DEADLINE_S
             while not condition():
-                assert time.monotonic() < end, f"did not come in time: {what}"
+                assert time.monotonic() < end, f"did not come in time: {what() if callable(what) else what}"
                 await asyncio.sleep(0.002)
             self._note_launcher()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import select
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from mesos_actor.actors.errors import InvalidInput
 from mesos_actor.isolation.cgroup import Cgroup, CgroupError, CgroupTree
 from mesos_actor.isolation.cgroup_files import CgroupNode, Stall
-from mesos_actor.isolation.cgroup_usage import DeviceUsage
+from mesos_actor.isolation.cgroup_usage import CgroupTotals, DeviceUsage
 from mesos_actor.isolation.events import (
     CgroupEvents,
     Counts,
@@ -329,3 +330,34 @@ def test_closed_one_may_be_closed_again() -> None:
     watcher.close()
 
     assert watcher.fileno() == -1
+
+
+def test_totals_are_read_from_what_is_there(cgroup: Cgroup) -> None:
+    directory = Path(cgroup.directory)
+    for path in directory.iterdir():
+        path.unlink()
+    (directory / "cpu.stat").write_text("usage_usec 31\nuser_usec 1\nnr_periods 2\nthrottled_usec 7\n")
+
+    assert cgroup.totals() == CgroupTotals(
+        cpu_us=31,
+        throttled_us=7,
+        memory_peak_bytes=0,
+        memory_max_events=0,
+        oom_kills=0,
+        pids_max_events=0,
+        read_bytes=0,
+        write_bytes=0,
+    )
+    (directory / "memory.events").write_text("low 0\nhigh 3\nmax 4\noom 1\noom_kill 2\noom_group_kill 1\n")
+    (directory / "memory.peak").write_text("4096\n")
+    (directory / "pids.events").write_text("max 6\n")
+    (directory / "io.stat").write_text(
+        "8:0 rbytes=10 wbytes=20 rios=1 wios=1 dbytes=0 dios=0\n8:16 rbytes=1 wbytes=2\n"
+    )
+
+    totals = cgroup.totals()
+    assert totals is not None
+    assert (totals.memory_peak_bytes, totals.memory_max_events, totals.oom_kills) == (4_096, 4, 2)
+    assert (totals.pids_max_events, totals.read_bytes, totals.write_bytes) == (6, 11, 22)
+    shutil.rmtree(directory)
+    assert cgroup.totals() is None

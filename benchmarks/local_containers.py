@@ -166,7 +166,7 @@ async def local_containers(make: Make) -> AsyncIterator[LocalContainers]:
             await until(lambda: not containers.cgroups(), "the end of its cgroups")
             containers.port.close()
             await asyncio.get_running_loop().shutdown_default_executor()
-        await until(lambda: not Path(f"/proc/{launcher}").exists(), "the launcher's end")
+        await until(lambda: not is_alive(launcher), "the launcher's end")
         if containers.tree is not None:
             containers.tree.rmdir()  # empty, or this fails
     finally:
@@ -189,6 +189,14 @@ async def until(condition: Callable[[], bool], what: str) -> None:
     async with asyncio.timeout(PATIENCE_S):
         while not condition():
             await asyncio.sleep(LOOK_AGAIN_S)
+
+
+def is_alive(pid: int) -> bool:
+    """Whether the process is there, and is not a dead one that nobody has collected."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def family_cpu_s(pid: int) -> float:

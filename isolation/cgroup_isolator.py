@@ -98,7 +98,7 @@ class CgroupIsolator(BaseIsolator):
             cgroup = self._cgroup(container_id)
             try:
                 if self._events is not None and cgroup.exists():
-                    self._events.watch(cgroup)
+                    self._events.watch(cgroup, limits_only=True)
             except CgroupError as error:
                 # Its end is read from its files all the same; only the news of it comes later.
                 self._say("cgroup_not_watched", container=container_id, error=str(error))

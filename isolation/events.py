@@ -118,15 +118,16 @@ class CgroupEvents:
         self._watched.clear()
         self._files.clear()
 
-    def watch(self, cgroup: Cgroup) -> Counts:
+    def watch(self, cgroup: Cgroup, *, limits_only: bool = False) -> Counts:
         """Watch one and return what its files say at this moment; only what comes later is told by `read`. Watching it
-        again is the same as reading its counts. Raises CgroupError."""
+        again is the same as reading its counts. With `limits_only` it is never told Emptied or Frozen, and nobody is
+        woken when it fills and empties. Raises CgroupError."""
         known = self._watched.get(cgroup.name)
         if known is not None:
             return known.counts
         watched = _Watched(cgroup)
         try:
-            for file in _READERS:
+            for file in _LIMITS if limits_only else _READERS:
                 self._add(watched, file)
             watched.counts = _counts(watched.node, Counts(), tuple(watched.files))
         except OSError as error:
@@ -229,6 +230,8 @@ _READERS: dict[str, Callable[[CgroupNode, Counts], Counts]] = {
     "pids.events": _pids_events,
     "cgroup.events": _cgroup_events,
 }
+
+_LIMITS = ("memory.events", "pids.events")
 
 
 def _counts(node: CgroupNode, before: Counts, files: tuple[str, ...]) -> Counts:

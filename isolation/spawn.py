@@ -1,7 +1,8 @@
 """Starting one program: posix_spawn where that can do it, a fork of the small launcher where it cannot.
 
 posix_spawn costs the same whatever the size of the caller (it is a vfork inside) but can neither change the user nor
-set limits. Standard library only: the launcher imports this.
+set limits nor start in a cgroup; for the latter two there is vfork.py. Standard library only: the launcher imports
+this.
 """
 
 # ruff: noqa: PTH110, PTH116
@@ -121,18 +122,20 @@ def spawn(program: Program) -> int:
     except (OSError, ValueError) as error:
         raise SpawnError("sandbox", f"cannot enter the sandbox {program.cwd!r}: {_words(error)}") from None
     path = program.env.get("PATH") or DEFAULT_PATH
-    if program.cgroup or program.confine or program.limits or not _is_own_user(program.user):
+    if program.confine or not _is_own_user(program.user) or (program.limits and not program.cgroup):
         return _fork(program, path)
+    begin = _vfork if program.cgroup else _posix_spawn
     file = resolve(program.argv[0], path)
     try:
         try:
-            return _posix_spawn(file, program.argv, program)
+            pid = begin(file, program.argv, program)
         except OSError as error:
             if error.errno != errno.ENOEXEC:
                 raise
-            return _posix_spawn("/bin/sh", ["/bin/sh", file, *program.argv[1:]], program)  # as execvp does
+            pid = begin("/bin/sh", ["/bin/sh", file, *program.argv[1:]], program)  # as execvp does
     except (OSError, ValueError) as error:
         raise _explained(error, file, program) from None
+    return _fork(program, path) if pid is None else pid
 
 
 def _posix_spawn(file: str, argv: list[str], program: Program) -> int:
@@ -149,6 +152,17 @@ def _posix_spawn(file: str, argv: list[str], program: Program) -> int:
         setsigmask=(),
         setsigdef=_RESET,
     )
+
+
+def _vfork(file: str, argv: list[str], program: Program) -> int | None:
+    """As _posix_spawn, into a cgroup and under limits; None where this host cannot."""
+    from mesos_actor.isolation import vfork  # a module most launchers never need
+
+    files = (("/dev/null", os.O_RDONLY), (program.out, _OUTPUT_FLAGS), (program.err, _OUTPUT_FLAGS))
+    try:
+        return vfork.start(file, argv, program.env, program.cgroup_directory, files, program.limits, _RESET)
+    except vfork.CgroupRefused as error:
+        raise SpawnError("spawn", f"cannot enter the cgroup by {program.cgroup}: {_words(error)}") from None
 
 
 def _words(error: Exception) -> str:

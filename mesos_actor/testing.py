@@ -19,13 +19,16 @@ from mesos_actor.actors.store import MemoryStore
 from mesos_actor.isolation.fake import Run, run_of
 from mesos_actor.raft.engine import Timing
 from mesos_actor.raft.node import NodeSettings
-from mesos_actor.transport.sim.cluster import SimAgent, SimCluster, cluster
+from mesos_actor.transport.sim import faults
+from mesos_actor.transport.sim.agents import SimAgent
+from mesos_actor.transport.sim.cluster import SimCluster, cluster
+from mesos_actor.transport.sim.faults import Fate, Key
 from mesos_actor.transport.sim.frameworks import SimFramework
 from mesos_actor.transport.sim.host import Host
 from mesos_actor.transport.sim.invariants import ClusterInvariant, Watch
 from mesos_actor.transport.sim.masters import SimMaster
 from mesos_actor.transport.sim.network import NetworkSettings
-from mesos_actor.transport.sim.plan import NORMAL, Chances, Fate, Key, Plan, SeededPlan
+from mesos_actor.transport.sim.plan import NORMAL, Chances, Plan, SeededPlan
 from mesos_actor.transport.sim.schedule import START_US
 from mesos_actor.transport.sim.world import (
     ActorFailed,
@@ -67,5 +70,6 @@ __all__ = [
     "World",
     "WorldSettings",
     "cluster",
+    "faults",
     "run_of",
 ]

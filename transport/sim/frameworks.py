@@ -36,6 +36,10 @@ class SimFramework:
         assert self._framework is not None
         return self._framework
 
+    def is_running(self, framework: Framework) -> bool:
+        """Whether this is its newest object."""
+        return self._framework is framework
+
     @property
     def driver(self) -> FrameworkActor:
         """The driver of `framework`."""

@@ -11,7 +11,7 @@ from mesos_actor.actors.messages.containers import FileData
 from mesos_actor.actors.messages.scheduler import Instruction
 from mesos_actor.actors.messages.values import Command, Demand, ExecutorInfo, Offer, Status, Task
 from mesos_actor.actors.resources import Resources
-from mesos_actor.actors.task import TERMINAL, TaskState
+from mesos_actor.actors.task import TERMINAL, TaskState, must_be_killed
 
 ONE_CPU = Resources.of(cpus=1, mem=64)
 HALF_CPU = Resources.of(cpus=0.5, mem=32)
@@ -59,6 +59,7 @@ class Chores(Framework):
         self.output = b""
         self.held: list[Offer] = []
         self.rests = False
+        self.registered = False
         self.silent_until_s = 0.0
         self.offered_after_silence = False
         self.instructed = instructed
@@ -89,7 +90,8 @@ class Chores(Framework):
             self._want(name)
 
     def on_registered(self, framework_id: FrameworkId) -> None:
-        self.request_demand([Demand(Role("*"), ONE_CPU, 3)])
+        self.request_demand([] if self.registered else [Demand(Role("*"), ONE_CPU, 3)])
+        self.registered = True
         self.reconcile(None)
         self.set_timer("nudge", self.NUDGE_S)
 
@@ -117,7 +119,7 @@ class Chores(Framework):
     def on_update(self, status: Status) -> None:
         name, state = status.task_id.partition(".")[0], status.state
         if status.task_id != self.newest[name]:
-            if state not in TERMINAL and state not in (TaskState.UNKNOWN, TaskState.KILLING):
+            if must_be_killed(state):
                 self.kill(status.task_id, status.agent_id)
         elif state is TaskState.RUNNING and name in ("sleeper", "endless-b"):
             self.kill(status.task_id, status.agent_id)
@@ -125,7 +127,7 @@ class Chores(Framework):
             self.ended[name] = state
             if name == "quick" and not self.output:
                 self.read_file(status, "stdout")
-        elif has_failed(state) and name not in self.ended:
+        elif (has_failed(state) or state is TaskState.UNREACHABLE) and name not in self.ended:
             self._want(name)
             self.request_demand([])  # what was asked for was had; now anything will do
 

@@ -223,7 +223,8 @@ class SimCluster:
         return max(leading, key=lambda master: master.actor.term, default=None)
 
     def live_tasks(self) -> Iterator[tuple[str, str]]:
-        """(who says so, task) of every task that anybody believes to go on: master, agents, frameworks."""
+        """(who says so, task) of every task that anybody believes to go on: master, agents, frameworks. What runs on
+        a machine whose agent never returns is nobody's any more."""
         leader = self.leading()
         if leader is not None:
             for framework in leader.roster.frameworks.values():
@@ -231,7 +232,8 @@ class SimCluster:
         for agent in self.agents:
             if agent.up:
                 yield from ((agent.name, run.task.task_id) for run in agent.actor.workload.runs())
-            yield from ((f"{agent.name}'s launcher", container) for container in agent.running())
+            if not agent.host.gone:
+                yield from ((f"{agent.name}'s launcher", container) for container in agent.running())
         for mine in self.frameworks:
             if not mine.ended and mine.up:
                 yield from ((mine.name, task_id) for task_id in mine.driver.tasks)
@@ -248,6 +250,21 @@ class SimCluster:
             return False
         taking_part = sum(agent.connected for agent in leader.roster.agents.values())
         return taking_part == sum(agent.up for agent in self.agents) and not self.in_use()
+
+    def unrest(self) -> list[str]:
+        """What keeps the cluster from being idle, in words."""
+        found = [f"{who} has {task} going on" for who, task in self.live_tasks()]
+        found += [f"{mine.name} has not ended" for mine in self.frameworks if not mine.ended and not mine.host.gone]
+        leader = self.leading()
+        if leader is None:
+            return [*found, "no master leads"]
+        for agent in self.agents:
+            if agent.up and not (agent.agent_id and leader.roster.agents[agent.agent_id].connected):
+                found.append(f"{agent.name} is up and not with the master")
+        for entry in leader.roster.agents.values():
+            if used := leader.roster.in_use(entry):
+                found.append(f"the master counts {used} of {entry.agent_id} as used")
+        return found
 
     def check(self) -> None:
         """Look at everything once: all invariants, all tables of the master. Raises InvariantViolation."""

@@ -155,6 +155,7 @@ class Host:
             self.skew_us, self._next_skew_us = self._next_skew_us, None
         # pyright reads this file by its own folder too, and then takes this class and the imported one for two.
         process = self.process = Process(self, Supervisor(*self.supervision), self.node)  # pyright: ignore
+        self.world.nodes[process._own_node] = self.name
         self.world._happened("start", self.name, detail=f"{self.incarnation} {self.node}")
         for name, (factory, survives) in self._ports.items():
             try:

@@ -95,6 +95,8 @@ class Run:
         self.trial = trial
         self.plan = Plan.of(trial.faults) if plan is None else plan
         self.error: AssertionError | None = None
+        self.sim: SimCluster | None = None
+        """None when it broke before there were agents."""
         self.calm = False
         try:
             self.sim = trial.shape.build(self.plan, trial.seed)
@@ -104,19 +106,37 @@ class Run:
 
     def finish(self) -> Run:
         """Play it to its end; returns itself."""
-        if self.error is None:
+        if self.error is None and self.sim is not None:
             try:
-                self._play()
+                self._play(self.sim)
             except AssertionError as error:
                 self.error = error
         return self
 
-    def _play(self) -> None:
-        sim = self.sim
+    def play_until(self, elapsed_us: int) -> None:
+        """Play what happens up to this moment since the begin."""
+        if self.sim is None or self.error is not None:
+            return
+        sim, bad_us = self.sim, self.trial.bad_us
+        try:
+            sim.world.run(max(0, min(elapsed_us, bad_us) - sim.world.elapsed_us))
+            if elapsed_us > bad_us:
+                self.calm = True
+                sim.calm()
+                sim.world.run(elapsed_us - bad_us)
+        except AssertionError as error:
+            self.error = error
+
+    def _play(self, sim: SimCluster) -> None:
         sim.run(max(0.0, self.trial.bad_us / SECOND_US - sim.now_s))
         self.calm = True
         sim.calm()
-        sim.until(lambda: self.played.over and sim.is_idle(), CALM_BOUND_S)
+        try:
+            sim.until(lambda: self.played.over and sim.is_idle(), CALM_BOUND_S)
+        except NotReached as error:
+            raise NotReached(
+                f"{CALM_BOUND_S:g} s after all went well: {'; '.join(sim.unrest()[:6])}\n{error}"
+            ) from error
         sim.check()
         for mine in sim.frameworks:
             if mine.failure is not None and not mine.host.gone:

@@ -25,6 +25,7 @@ from mesos_actor.actors.ids import Principal
 from mesos_actor.actors.messages.base import Message
 from mesos_actor.transport.codec import read_frame
 from mesos_actor.transport.sim.faults import TIMED, AnyFault
+from mesos_actor.transport.sim.guards import guarded
 from mesos_actor.transport.sim.host import Host
 from mesos_actor.transport.sim.network import Network, NetworkSettings
 from mesos_actor.transport.sim.plan import RESERVED, Plan
@@ -113,6 +114,8 @@ class World:
         self.network = Network(self.schedule, self.plan, random.Random(f"{seed}/network"), self.settings.network)
         self.network.on_fault = self._struck
         self.hosts: dict[str, Host] = {}
+        self.nodes: dict[str, str] = {}
+        """Node -> its host, of all processes so far."""
         self.events = 0
         """How many have happened."""
         self.violation: Exception | None = None
@@ -183,6 +186,10 @@ class World:
             raise NotReached(f"not reached within {within_us / 1e6:g} s of virtual time; the last events:\n{tail}")
 
     def _run(self, end_us: int, reached: Callable[[], bool] | None) -> bool:
+        with guarded():
+            return self._run_guarded(end_us, reached)
+
+    def _run_guarded(self, end_us: int, reached: Callable[[], bool] | None) -> bool:
         heap = self.schedule.heap
         steps, last_us, before = 0, self.schedule.now_us, self.events
         while heap and heap[0][0] <= end_us:

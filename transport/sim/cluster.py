@@ -31,6 +31,7 @@ from mesos_actor.actors.master import Master
 from mesos_actor.actors.resources import Attributes, Resources
 from mesos_actor.isolation.fake import run_of
 from mesos_actor.raft.node import NodeSettings
+from mesos_actor.transport.sim import recording
 from mesos_actor.transport.sim.agents import Runs, SimAgent
 from mesos_actor.transport.sim.frameworks import SimFramework
 from mesos_actor.transport.sim.host import Host
@@ -293,7 +294,7 @@ def _attributes(attributes: Mapping[str, str] | None) -> str:
 
 def cluster(
     agents: int = 3,
-    seed: int = 0,
+    seed: int | None = None,
     plan: Plan | None = None,
     resources: str | Resources = "cpus:4;mem:1024",
     *,
@@ -311,12 +312,21 @@ def cluster(
     """`masters` masters (an odd number) and `agents` agents of `resources`, running at virtual time 0.
 
     One master is the host `master`, several are `master0`, `master1`, ... `registry`: how their replicas behave.
-    `plan`: what goes wrong, by default nothing. `master` and `agent`: fields of MasterSettings and AgentSettings.
+    `seed`: by default that of the pytest plugin (`--sim-seed`), or 0. `plan`: what goes wrong, by default nothing; when
+    the plugin replays a file (`--sim-replay`), that file's seed and faults count instead.
+    `master` and `agent`: fields of MasterSettings and AgentSettings.
     `runs`: how commands behave. `invariants`: watch what must always hold (invariants.py). `tolerate_failures`: restart
     an actor that raises, as in production, instead of stopping the run.
     """
-    world = World(plan, seed=seed, settings=settings, tolerate_failures=tolerate_failures)
+    recorded = recording.current
+    if recorded is not None:
+        seed = recorded.seed if seed is None or recorded.replay is not None else seed
+        plan = recorded.plan() or plan
+    world = World(plan, seed=seed or 0, settings=settings, tolerate_failures=tolerate_failures)
     sim = SimCluster(world, MasterSettings(**(master or {})), allocator, runs, masters, registry)
+    if recorded is not None:
+        recorded.sims.append(sim)  # pyright: ignore[reportArgumentType] (see below)
+        sim.faults.fixed = recorded.replay is not None
     if masters == 1:
         world.run(ALONE_US)
     sim.agent_settings = agent or {}

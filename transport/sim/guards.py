@@ -137,4 +137,4 @@ def guarded() -> Iterator[None]:
                 setattr(where, name, real)
             random.Random.seed = _real_seed  # type: ignore[method-assign]
             if _tripped:
-                raise _tripped[0]
+                raise _tripped[0] from None

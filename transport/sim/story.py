@@ -20,6 +20,8 @@ MAX_FAULTS = 20
 _WORD = re.compile(r"[\w.:\-]+")
 _HUMBLE = ("Ping", "Pong", "Heartbeat", "AppendEntries", "Appended", "GarbageCollected", "CollectGarbage")
 """Messages that tell nothing about anybody in particular."""
+_OFTEN = ("Offers", "Decline", "Rescind", "WhoLeads", "Leader")
+"""Messages that hide the others where nobody in particular is concerned."""
 _LONGEST = 48
 
 
@@ -56,8 +58,11 @@ def subjects(world: World, text: str) -> list[str]:
 def concerning(world: World, text: str) -> list[Told]:
     """The events that concern what an error's text names, and the faults between them; without any such, those of the
     hosts that it names."""
+    text = text.partition("\n")[0]
     about = subjects(world, text)
     named = [host for host in world.hosts if re.search(rf"\b{re.escape(host)}\b", text)]
+    if not about and not named:
+        named = [host for host in world.hosts if not host.startswith(("master", "agent"))]
     told: list[Told] = []
     for event in world.history():
         if event.kind == "fault":
@@ -76,7 +81,7 @@ def _message(world: World, event: Event, about: Sequence[str], named: Sequence[s
         shown = repr(event.message)
         if not any(f"'{word}'" in shown for word in about):
             return []
-    elif kind in _HUMBLE or source == event.host or not {source, event.host} & set(named):
+    elif kind in _HUMBLE or kind in _OFTEN or source == event.host or not {source, event.host} & set(named):
         return []
     return [Told(event.time_us, source, event.host, brief(event.message))]
 
@@ -142,7 +147,7 @@ def tell(
             lines.append(f"  and {len(faults) - MAX_FAULTS} more")
     else:
         lines.append("No fault was needed.")
-    about = subjects(world, text)
+    about = subjects(world, text.partition("\n")[0])
     told = concerning(world, text)
     if told:
         lines += ["", f"What befell {', '.join(about[:4])}:" if about else "The end of what happened there:"]

@@ -37,6 +37,7 @@ from mesos_actor.transport.sim.frameworks import SimFramework
 from mesos_actor.transport.sim.host import Host
 from mesos_actor.transport.sim.invariants import STANDARD, ClusterInvariant, Watch
 from mesos_actor.transport.sim.masters import SimMaster
+from mesos_actor.transport.sim.order_invariants import ORDERS
 from mesos_actor.transport.sim.plan import Plan
 from mesos_actor.transport.sim.planner import Faults
 from mesos_actor.transport.sim.registry_invariants import REGISTRY
@@ -334,6 +335,6 @@ def cluster(
         sim.add_agent(resources, attributes, agent)
     if invariants:
         # pyright sees this file under two names, here and through the link in mesos_actor/.
-        sim.invariants = [kind(sim) for kind in (*STANDARD, *REGISTRY)]  # pyright: ignore[reportArgumentType]
+        sim.invariants = [kind(sim) for kind in (*STANDARD, *ORDERS, *REGISTRY)]  # pyright: ignore[reportArgumentType]
         world.invariants.append(Watch(sim.invariants))
     return sim

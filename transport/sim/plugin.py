@@ -6,6 +6,7 @@ of it before a test asks.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from mesos_actor.transport.sim.recording import Recording
     from mesos_actor.transport.sim.replay import Replay
 
+_SIMULATOR = "mesos_actor.transport.sim.recording"
+"""Loaded as soon as some test module has named the simulator."""
 MARK = "sim(**arguments): arguments of mesos_actor.testing.cluster for the fixture `sim`; `chances=` draws faults"
 
 
@@ -43,12 +46,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def _option(config: pytest.Config, name: str) -> Any:
+    return config.getoption(name)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", MARK)
-    if config.getoption("--sim-runs") < 1:
-        raise pytest.UsageError(f"--sim-runs {config.getoption('--sim-runs')}: must be at least 1")
-    if config.getoption("--sim-replay") is not None:
-        config.stash[_REPLAY] = _read(config.getoption("--sim-replay"))
+    if _option(config, "--sim-runs") < 1:
+        raise pytest.UsageError(f"--sim-runs {_option(config, '--sim-runs')}: must be at least 1")
+    if _option(config, "--sim-replay") is not None:
+        config.stash[_REPLAY] = _read(_option(config, "--sim-replay"))
 
 
 _REPLAY: pytest.StashKey[Replay] = pytest.StashKey()
@@ -80,7 +87,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    runs, first = metafunc.config.getoption("--sim-runs"), metafunc.config.getoption("--sim-seed")
+    runs, first = _option(metafunc.config, "--sim-runs"), _option(metafunc.config, "--sim-seed")
     if "sim" in metafunc.fixturenames and runs > 1:
         seeds = range(first, first + runs)
         metafunc.parametrize("sim", seeds, indirect=True, ids=[f"seed{seed}" for seed in seeds])
@@ -92,9 +99,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     """Simulated clusters made by the test are known, and a failing one is told about."""
-    import sys
-
-    if "mesos_actor.transport.sim.world" not in sys.modules:
+    if _SIMULATOR not in sys.modules:
         return (yield)
     try:
         return (yield)
@@ -104,28 +109,24 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
             from mesos_actor.transport.sim.reporting import Failure
 
             failure = Failure(item, recording, error)
-            item.add_report_section("call", "simulation", failure.text(item.config.getoption("--sim-trace")))
+            item.add_report_section("call", "simulation", failure.text(_option(item.config, "--sim-trace")))
         raise
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
-    import sys
+    if _SIMULATOR not in sys.modules and "sim" not in getattr(item, "fixturenames", ()):
+        return (yield)
+    from mesos_actor.transport.sim import recording
 
-    recording = None
-    if "mesos_actor.transport.sim.recording" in sys.modules or "sim" in getattr(item, "fixturenames", ()):
-        from mesos_actor.transport.sim import recording as module
-
-        replay = item.config.stash.get(_REPLAY, None)
-        seed = replay.seed if replay is not None else item.config.getoption("--sim-seed")
-        recording = module.current = module.Recording(item.nodeid, seed, replay)
-        item.stash[_RECORDING] = recording
+    replay = item.config.stash.get(_REPLAY, None)
+    seed = replay.seed if replay is not None else _option(item.config, "--sim-seed")
+    current = recording.current = item.stash[_RECORDING] = recording.Recording(item.nodeid, seed, replay)
     try:
         return (yield)
     finally:
-        if recording is not None:
-            recording.sims.clear()
-            module.current = None
+        current.sims.clear()
+        recording.current = None
 
 
 @pytest.fixture
@@ -151,6 +152,6 @@ def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[LocalClu
     the one that is named. `spawn`, `until` and `run` are those of `sim`, in real time."""
     from mesos_actor.transport.sim.local_cluster import LocalCluster
 
-    masters = request.config.getoption("--cluster-masters")
+    masters = _option(request.config, "--cluster-masters")
     with LocalCluster(tmp_path, masters=masters) as local:
         yield local

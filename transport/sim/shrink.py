@@ -74,6 +74,8 @@ class Shrinker:
         def attempt(faults: Sequence[AnyFault]) -> bool:
             return self.still_breaks(msgspec.structs.replace(self.best, faults=tuple(faults)))
 
+        for kind in sorted({fault.kind for fault in self.best.faults}):
+            attempt([fault for fault in self.best.faults if fault.kind != kind])
         minimize(self.best.faults, attempt)
 
     def _shape(self) -> None:

@@ -18,10 +18,11 @@ MAX_LINES = 60
 """Of the events that concern the subject, the newest so many."""
 MAX_FAULTS = 20
 _WORD = re.compile(r"[\w.:\-]+")
-_HUMBLE = ("Ping", "Pong", "Heartbeat", "AppendEntries", "Appended", "GarbageCollected", "CollectGarbage")
+_HUMBLE = ("Ping", "Pong", "Heartbeat", "AppendEntries", "Appended", "Hello", "GarbageCollected", "CollectGarbage")
 """Messages that tell nothing about anybody in particular."""
 _OFTEN = ("Offers", "Decline", "Rescind", "WhoLeads", "Leader")
 """Messages that hide the others where nobody in particular is concerned."""
+_UNTOLD = ("operation_id", "filters", "origin", "timestamp_us", "incarnation")
 _LONGEST = 48
 
 
@@ -100,11 +101,7 @@ def brief(message: Any) -> str:
 def _short_fields(struct: Any, depth: int = 0) -> Iterable[tuple[str, str]]:
     for field in msgspec.structs.fields(type(struct)):
         value = getattr(struct, field.name)
-        if (
-            value == field.default
-            or value in ("", (), b"", None)
-            or field.name in ("operation_id", "filters", "origin")
-        ):
+        if value == field.default or value in ("", (), b"", None) or field.name in _UNTOLD:
             continue
         name = field.name.removesuffix("_id")
         if isinstance(value, Enum):

@@ -22,6 +22,7 @@ from mesos_actor.actors.core.allocator import DrfAllocator
 from mesos_actor.actors.core.deliveries import Deliveries
 from mesos_actor.actors.core.roster import Roster
 from mesos_actor.actors.core.workload import HostedFramework, Run
+from mesos_actor.actors.frameworks.batch_state import BatchState
 from mesos_actor.actors.ids import ContainerId
 from mesos_actor.actors.master import Master
 from mesos_actor.actors.messages.containers import ContainersRecovered, LaunchContainer
@@ -205,3 +206,12 @@ def syncs_do_nothing(patch: pytest.MonkeyPatch) -> None:
             sync(self)
 
     patch.setattr(MemoryFiles, "sync", sync_at_first)
+
+
+def a_batch_does_not_count_what_came_back(patch: pytest.MonkeyPatch) -> None:
+    """(As it was until the simulation found it.) An instance that must be run again is not declared anew."""
+
+    def again(self: BatchState, instance: tuple[str, int]) -> None:
+        self.groups[instance[0]].ready.append(instance[1])
+
+    patch.setattr(BatchState, "_again", again)

@@ -31,7 +31,7 @@ def done(sim: SimCluster) -> None:
     sim.check()
 
 
-@settings(max_examples=100)
+@settings(max_examples=40)
 @given(fault_plans())
 def test_a_plan_is_written_and_read_again(plan: Plan) -> None:
     again = Plan.from_json(plan.to_json())

@@ -65,6 +65,7 @@ def test_seeds_and_the_fixture(pytester: pytest.Pytester) -> None:
     pytester.runpytest("-k", "ends", "--sim-runs", "5", "--sim-seed", "7").assert_outcomes(passed=5)
 
 
+@pytest.mark.slow
 def test_a_failure_is_told_shrunk_written_down_and_replayed(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(test_mine=TESTS)
 
@@ -83,6 +84,7 @@ def test_a_failure_is_told_shrunk_written_down_and_replayed(pytester: pytest.Pyt
     again.stdout.fnmatch_lines(["the last * events:"])
 
 
+@pytest.mark.slow
 def test_under_hypothesis_the_smallest_example_is_told(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         test_drawn="""

@@ -28,11 +28,12 @@ from mesos_actor.transport.sim.swarm import play_seed
 from tests.sim import bugs
 
 
+@pytest.mark.slow
 def test_seeds_end_well_and_cover_faults_and_rare_branches() -> None:
-    seen = swarm.play_seeds(range(40))
+    seen = swarm.play_seeds(range(20))
 
     assert seen.failed is None
-    assert seen.runs == 40
+    assert seen.runs == 20
     assert {"drop", "duplicate", "delay", "reorder", "crash", "cut", "dieatsync", "slowsync"} <= set(seen.faults)
     assert sum(taken for _, taken, _ in seen.sites.values()) > 0
 
@@ -117,6 +118,7 @@ def test_the_same_seed_is_the_same_run() -> None:
     assert swarm.digest_of(5) == swarm.digest_of(5) != swarm.digest_of(6)
 
 
+@pytest.mark.slow
 @settings(SIM_SETTINGS, max_examples=10)
 @given(plan=fault_plans(), work=workloads(max_steps=3))
 def test_drawn_plans_and_workloads_end_well(plan: Plan, work: tuple[workload.AnyStep, ...]) -> None:
@@ -126,6 +128,7 @@ def test_drawn_plans_and_workloads_end_well(plan: Plan, work: tuple[workload.Any
     sim.settle()
 
 
+@pytest.mark.slow
 def test_the_state_machine_runs() -> None:
     run_state_machine_as_test(ClusterMachine, settings=settings(SIM_SETTINGS, max_examples=5, stateful_step_count=12))
 

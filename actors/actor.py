@@ -102,7 +102,8 @@ class Context:
         self.principal = Principal("local")
         self.cause = ""
         self.effects: list[Effect] = []
-        #: A rare branch asked for by name: always False in production, drawn by the plan in a simulation.
+        #: A rare branch asked for by name: always False in production, drawn by the plan in a simulation. Whatever it
+        #: leads to must be allowed: a race that is seldom, a repeat, a wait.
         self.sometimes: Callable[[str], bool] = sometimes or _never
 
     def send(self, to: Address, message: Message) -> None:

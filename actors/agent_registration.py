@@ -176,6 +176,8 @@ class Registration:
         if self.connected and sender == self.master and message.connected:
             self.term = message.term
             ctx.set_timer(PING_TIMER, self._ping_timeout_us)
+            if ctx.sometimes("agent-registers-again"):
+                self.seek(ctx, at_once=True)
         elif not message.connected and (self.connected or self.seeking) and not self._asks(sender):
             if self.connected:
                 self.seek(ctx, at_once=False)

@@ -204,6 +204,8 @@ class Reports:
     def _send(self, ctx: Context, updates: list[Update]) -> None:
         for update in updates:
             ctx.send(self._registration.master, update)
+            if ctx.sometimes("update-sent-twice"):
+                ctx.send(self._registration.master, update)
         self._arm(ctx)
 
     def _arm(self, ctx: Context) -> None:

@@ -341,6 +341,8 @@ class ExecutorActor(CallbackActor):
         self.unacknowledged[name] = named
         if self.connected:
             ctx.send(self.agent, ExecutorUpdate(author.framework_id, author.executor_id, named))
+            if ctx.sometimes("executor-update-sent-twice"):
+                ctx.send(self.agent, ExecutorUpdate(author.framework_id, author.executor_id, named))
             if first:
                 ctx.set_timer("repeat", self._pause_us)
 

@@ -49,6 +49,8 @@ from mesos_actor.actors.messages.scheduler import AgentLost, ExecutorLost, Opera
 from mesos_actor.actors.messages.values import Status
 from mesos_actor.actors.task import TERMINAL, Reason, TaskState
 
+ALLOCATION_LATE_US = 500_000
+"""How late an allocation may be in a simulation: offers must not be needed sooner by anybody."""
 MAX_MARKED_AT_ONCE = 1_000
 """Agents marked unreachable in one tick because their window has passed; the rest follow in the next."""
 
@@ -456,7 +458,7 @@ class MasterAgents(MasterLeading):
 
     def want_allocation(self, ctx: Context) -> None:
         """Something came free: allocate once this turn's messages are handled."""
-        self.arm(ctx, "allocate", 0)
+        self.arm(ctx, "allocate", ALLOCATION_LATE_US if ctx.sometimes("allocation-late") else 0)
 
     def agent_of(self, ctx: Context, sender: Address, message_kind: str) -> AgentEntry | None:
         """The connected agent at `sender`. Another trusted process is told to register."""

@@ -69,6 +69,9 @@ class MasterOffers(MasterFrameworks):
                 ctx.send(where, Offers(tuple(offers[at : at + MAX_OFFERS_PER_MESSAGE])))
         if new:
             self.arm(ctx, "offers", self.offers.timeout_us)
+            if ctx.sometimes("offers-rescinded-at-once"):
+                self.rescind(ctx, [offer.offer_id for offers in new.values() for offer in offers], "timed-out")
+                self.want_allocation(ctx)
         self._watch_filters(ctx)
 
     def _watch_filters(self, ctx: Context) -> None:

@@ -168,7 +168,7 @@ class FrameworkActor(FrameworkDoubts):
         pending = {task_id: agent for task_id, agent in self.reconciling.remaining.items() if task_id not in self.tasks}
         self.reconciling.start(pending | {task_id: known.agent_id for task_id, known in self.tasks.items()})
         self._ask_again(ctx)
-        ctx.set_timer("reconcile-all", RECONCILE_EVERY_US)
+        ctx.set_timer("reconcile-all", SECOND_US if ctx.sometimes("framework-reconciles-soon") else RECONCILE_EVERY_US)
 
     # -- the link ends ----------------------------------------------------------------------------------------------
 

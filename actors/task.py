@@ -117,3 +117,10 @@ def may_follow(before: TaskState, after: TaskState) -> bool:
 
 def is_terminal(state: TaskState) -> bool:
     return state in TERMINAL
+
+
+def must_be_killed(state: TaskState) -> bool:
+    """Whether a task in this state, unwanted by its framework, is to be killed now: it may live, and whoever is asked
+    can do something about it. (A kill of one that is unreachable is answered by UNREACHABLE, and would be repeated at
+    once for ever; it is killed when it comes back.)"""
+    return state not in TERMINAL and state not in (TaskState.UNREACHABLE, TaskState.UNKNOWN, TaskState.KILLING)

@@ -43,7 +43,9 @@ EXIT_REPEAT_US = 10_000_000
 
 MAX_READ_BYTES = 256 << 10
 _FOREVER_US = 1 << 62
-_SIGKILL, _SIGTERM = 9, 15
+_SIGKILL, _SIGSEGV, _SIGTERM = 9, 11, 15
+LONGEST_HALF_LIFE_US = 60_000_000
+"""What dies half-way does so within half of this, however long it was to last."""
 _UNKNOWN = "the launcher that watched it died; exit status cannot be known"
 
 
@@ -74,6 +76,10 @@ class Fate(Enum):
     """The first ContainerExited gets lost; the repetition comes."""
     UNKNOWN_EXIT = "unknown_exit"
     """Nobody can tell how it ended: the launcher died."""
+    HANG = "hang"
+    """It does nothing, and ignores SIGTERM, until `FakeContainerizer.go_on`. An executor's process stands still."""
+    DIE = "die"
+    """It dies half-way, by SIGSEGV; an executor after a while."""
 
 
 def run_of(launch: LaunchContainer) -> Run:
@@ -111,6 +117,7 @@ class FakeContainer(msgspec.Struct, kw_only=True):
     """What will be told at `ends_us`."""
     killed: bool = False
     lose_notice: bool = False
+    hangs: bool = False
     ended: bool = False
 
 
@@ -136,6 +143,9 @@ class Processes(Protocol):
 
     def end(self, container_id: ContainerId) -> None:
         """Its container is gone, and so must its process be, if it is not already."""
+
+    def hang(self, container_id: ContainerId) -> None:
+        """The process that has just begun stands still."""
 
 
 class FakeContainerizer:
@@ -198,6 +208,15 @@ class FakeContainerizer:
             container.ends_us = self._outlet.now_us()
             self._end_if_due(container_id)
 
+    def go_on(self) -> None:
+        """What hangs does what it was to do, as if it had begun now. (The processes of executors are not ours.)"""
+        for container_id, container in self._survivors.containers.items():
+            if container.hangs and not container.ended and not container.killed:
+                container.hangs = False
+                if container.run.duration_us is not None:
+                    container.ends_us = self._outlet.now_us() + container.run.duration_us
+                    self._watch(container_id)
+
     # -- launching and ending ---------------------------------------------------------------------------------------
 
     def _on_launch(self, message: LaunchContainer) -> None:
@@ -231,13 +250,16 @@ class FakeContainerizer:
             signal=run.signal,
             text=run.text,
         )
-        if fate is Fate.OOM:
-            duration_us = min(duration_us, 60_000_000) // 2
-            exited = ContainerExited(container_id, signal=_SIGKILL, text="out of memory", limitation="memory")
+        if fate is Fate.OOM or fate is Fate.DIE:
+            duration_us = min(duration_us, LONGEST_HALF_LIFE_US) // 2
+            exited = ContainerExited(container_id, signal=_SIGSEGV)
+            if fate is Fate.OOM:
+                exited = ContainerExited(container_id, signal=_SIGKILL, text="out of memory", limitation="memory")
         elif fate is Fate.UNKNOWN_EXIT:
-            exited = ContainerExited(
-                container_id, text="the launcher that watched it died; exit status cannot be known"
-            )
+            exited = ContainerExited(container_id, text=_UNKNOWN)
+        elif fate is Fate.HANG:
+            duration_us = _FOREVER_US
+            run = msgspec.structs.replace(run, ignores_term=True)
         self._survivors.containers[container_id] = FakeContainer(
             launch=message,
             run=run,
@@ -246,6 +268,7 @@ class FakeContainerizer:
             ends_us=now_us + SPAWN_US + duration_us,
             exited=exited,
             lose_notice=fate is Fate.LOST_EXIT,
+            hangs=fate is Fate.HANG,
         )
         self._survivors.files[message.framework_id, container_id] = {"stdout": run.stdout, "stderr": b""}
         self._later(SPAWN_US, lambda: self._started(container_id))
@@ -257,6 +280,8 @@ class FakeContainerizer:
             self._watch(container_id)
             if container.launch.executor and self._processes is not None and not container.ended:
                 self._processes.begin(container.launch)
+                if container.hangs:
+                    self._processes.hang(container_id)
 
     def _watch(self, container_id: ContainerId) -> None:
         """Call back when the container is due to end; call again whenever that has changed."""
@@ -267,7 +292,10 @@ class FakeContainerizer:
 
     def _end_if_due(self, container_id: ContainerId) -> None:
         container = self._survivors.containers.get(container_id)
-        if container is None or container.ended or container.ends_us > self._outlet.now_us():
+        if container is None or container.ended:
+            return
+        if container.ends_us > self._outlet.now_us():
+            self._watch(container_id)  # the clock was set back meanwhile
             return
         self._set_ended(container)
         if not container.lose_notice:

@@ -22,6 +22,7 @@ MODULES = {
     "show": ("status", "agents", "frameworks", "tasks", "offers", "roles", "why", "top"),
     "masters": ("masters",),
     "registry": ("registry",),
+    "simulate": ("sim", "replay"),
     "operate": ("service", "weight", "gone", "completion"),
 }
 """Module -> its commands, in the order of the help."""

@@ -9,7 +9,7 @@ from mesos_actor.actors.frameworks.batch_state import BatchState
 from mesos_actor.actors.frameworks.specs import BatchSpec, duration_ms
 from mesos_actor.actors.ids import AgentId, FrameworkId, Role, TaskId
 from mesos_actor.actors.messages.values import Demand, Offer, Status, Task
-from mesos_actor.actors.task import is_terminal
+from mesos_actor.actors.task import must_be_killed
 
 OUTCOME = "outcome"
 """The key under which a batch keeps how it ended, so that a resumed one does not begin again."""
@@ -29,8 +29,8 @@ class Batch(Framework):
         self.failover_timeout_s = duration_ms(spec.failover_timeout, "failover_timeout") / 1000
         self.labels = {"mesos-actor/kind": "batch"}
         self.state = BatchState(spec)
-        #: The groups whose demand was declared last.
-        self.declared: tuple[str, ...] = ()
+        #: The groups whose demand was declared last, and how many instances had come back to be run again by then.
+        self.declared: tuple[tuple[str, ...], int] = ((), 0)
         self.suppressed = False
 
     # -- what a subclass may watch ----------------------------------------------------------------------------------
@@ -58,7 +58,7 @@ class Batch(Framework):
         launched = dict(self.state.launched())
         if launched:
             self.reconcile(launched)
-        self.declared, self.suppressed = (), False
+        self.declared, self.suppressed = ((), 0), False
         self._declare()
 
     def on_offers(self, offers: Sequence[Offer]) -> None:
@@ -77,7 +77,7 @@ class Batch(Framework):
         self._keep()
         if known:
             self.on_progress(status)
-        elif not is_terminal(status.state) and status.agent_id:
+        elif status.agent_id and must_be_killed(status.state):
             self.kill(status.task_id, status.agent_id)
         self._go_on()
 
@@ -88,11 +88,13 @@ class Batch(Framework):
             self._declare()
 
     def _declare(self) -> None:
-        """Say what is waited for when that has changed; ask for silence when nothing is."""
+        """Say what is waited for when there is more of it than was said; ask for silence when nothing is. (What was
+        launched counts against what was said last: an instance that must be run again is not among it any more.)"""
         waiting = tuple(name for name, group in self.state.groups.items() if group.ready)
-        if waiting == self.declared and self.suppressed == (not waiting):
+        wanted = (waiting, self.state.returned)
+        if wanted == self.declared and self.suppressed == (not waiting):
             return
-        self.declared = waiting
+        self.declared = wanted
         if waiting:
             groups = [self.state.groups[name] for name in waiting]
             self.request_demand(Demand(Role(self.spec.role), g.resources, len(g.ready)) for g in groups)

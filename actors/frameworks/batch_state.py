@@ -109,6 +109,8 @@ class BatchState:
         #: What to keep: key -> record. Emptied by `take_changes`.
         self.changed: dict[str, bytes] = {}
         self.outcome = ""
+        #: How many instances have come back, to be launched again.
+        self.returned = 0
         #: Whether the last `place` stopped because one message holds no more; the rest of the offer is still useful.
         self.cut_short = False
         self._restore(kept or {})
@@ -226,7 +228,7 @@ class BatchState:
         losses = record.losses + 1
         if losses <= MAX_LOSSES:
             self._ended(status.task_id, instance, msgspec.structs.replace(record, losses=losses))
-            self.groups[instance[0]].ready.append(instance[1])
+            self._again(instance)
             return
         self._ended(status.task_id, instance, Kept("failed", record.attempt, record.failures))
         why = f"{status.state}: {status.message or status.reason}"
@@ -237,7 +239,7 @@ class BatchState:
         failures = record.failures + 1
         if failures <= group.spec.retries and status.state is not TaskState.ERROR:
             self._ended(status.task_id, instance, Kept("launched", record.attempt, failures))
-            group.ready.append(instance[1])
+            self._again(instance)
             return
         self._ended(status.task_id, instance, Kept("failed", record.attempt, failures))
         self.abandon(f"failed: {instance[0]}[{instance[1]}] {status.state}: {status.message or status.reason}")
@@ -245,6 +247,10 @@ class BatchState:
     def _ended(self, task_id: TaskId, instance: tuple[str, int], record: Kept) -> None:
         del self.running[task_id]
         self._keep(instance, record)
+
+    def _again(self, instance: tuple[str, int]) -> None:
+        self.groups[instance[0]].ready.append(instance[1])
+        self.returned += 1
 
     def _finish_group(self, name: str) -> None:
         for group in self.groups.values():

@@ -19,7 +19,7 @@ from mesos_actor.actors.frameworks.specs import ServiceSpec, duration_ms, servic
 from mesos_actor.actors.ids import FrameworkId, Role
 from mesos_actor.actors.messages.scheduler import Instruction
 from mesos_actor.actors.messages.values import Demand, Offer, Status, Task
-from mesos_actor.actors.task import is_terminal
+from mesos_actor.actors.task import must_be_killed
 
 _WAKE = "wake"
 
@@ -77,7 +77,7 @@ class Service(Framework):
         self._keep()
         if known:
             self.on_progress(status)
-        elif not is_terminal(status.state) and status.agent_id:
+        elif status.agent_id and must_be_killed(status.state):
             self.kill(status.task_id, status.agent_id)
         self._go_on()
 

@@ -11,19 +11,27 @@ from typing import Any, cast
 import pytest
 
 from mesos_actor.actors.actor import Context
+from mesos_actor.actors.agent_executors import Executors
 from mesos_actor.actors.agent_recovery import Recovery
+from mesos_actor.actors.agent_registration import Registration
 from mesos_actor.actors.agent_reports import Reports
 from mesos_actor.actors.agent_tasks import Tasks
 from mesos_actor.actors.core import rejoin as rejoining
+from mesos_actor.actors.core.allocation import Allocation
 from mesos_actor.actors.core.allocator import DrfAllocator
 from mesos_actor.actors.core.deliveries import Deliveries
 from mesos_actor.actors.core.roster import Roster
 from mesos_actor.actors.core.workload import HostedFramework, Run
+from mesos_actor.actors.frameworks.batch_state import BatchState
 from mesos_actor.actors.ids import ContainerId
 from mesos_actor.actors.master import Master
 from mesos_actor.actors.messages.containers import ContainersRecovered, LaunchContainer
 from mesos_actor.actors.messages.scheduler import Kill
 from mesos_actor.actors.task import Reason, TaskState
+from mesos_actor.raft.engine import Engine
+from mesos_actor.raft.journal import Journal
+from mesos_actor.raft.memory_files import MemoryFiles
+from mesos_actor.transport.sim.agents import SimAgent
 
 Bug = Callable[[pytest.MonkeyPatch], None]
 
@@ -129,3 +137,81 @@ def every_order_is_ignored(patch: pytest.MonkeyPatch) -> None:
     """The agent launches nothing, and says nothing of it: not against any invariant, but nothing ever ends."""
     patch.setattr(Tasks, "on_run", lambda self, ctx, message: None)
     patch.setattr(Tasks, "on_missing", lambda self, ctx, missing: None)
+
+
+def old_leaders_are_obeyed(patch: pytest.MonkeyPatch) -> None:
+    """An agent takes orders of an older leader's term like any other."""
+    obeys = Registration.obeys
+
+    def obeys_all(self: Registration, ctx: Context, sender: Any, term: Any = None) -> bool:
+        return (term is not None and term < self.term) or obeys(self, ctx, sender, term)
+
+    patch.setattr(Registration, "stale", lambda self, ctx, term: False)
+    patch.setattr(Registration, "obeys", obeys_all)
+
+
+def executors_are_left_running(patch: pytest.MonkeyPatch) -> None:
+    """The end of a container does not end the process in it."""
+    patch.setattr(SimAgent, "end", lambda self, container_id: None)
+
+
+def tasks_of_a_dead_executor_go_on(patch: pytest.MonkeyPatch) -> None:
+    """The agent forgets an executor that has ended, and not its tasks."""
+    bury = Executors.bury
+
+    def bury_alone(self: Executors, ctx: Context, executor: Any, outcome: Any, exited: Any = None) -> None:
+        runs, executor.runs = executor.runs, {}
+        bury(self, ctx, executor, outcome, exited)
+        executor.runs = runs
+
+    patch.setattr(Executors, "bury", bury_alone)
+
+
+def the_second_framework_is_passed_over(patch: pytest.MonkeyPatch) -> None:
+    """The allocator never offers anything to whoever came second."""
+    allocate, allocate_all = DrfAllocator.allocate, DrfAllocator.allocate_all
+
+    def without_second(self: DrfAllocator, found: list[Allocation]) -> list[Allocation]:
+        for one in [one for one in found if one.framework_id.endswith("-0001")]:
+            self.recover(one.framework_id, one.agent_id, one.role, one.resources)
+        return [one for one in found if not one.framework_id.endswith("-0001")]
+
+    patch.setattr(DrfAllocator, "allocate", lambda self, now, rng: without_second(self, allocate(self, now, rng)))
+    patch.setattr(
+        DrfAllocator, "allocate_all", lambda self, now, rng: without_second(self, allocate_all(self, now, rng))
+    )
+
+
+def votes_are_given_twice(patch: pytest.MonkeyPatch) -> None:
+    """A replica forgets at once whom it has voted for."""
+    consider = Engine.consider
+
+    def consider_anew(self: Engine, *args: Any) -> None:
+        self._put("votedForNodeId", None)
+        consider(self, *args)
+
+    def set_current_term(self: Journal, term: int, voted_for: str | None) -> None:
+        self._current_term, self._vote = max(self._current_term, term), voted_for
+
+    patch.setattr(Engine, "consider", consider_anew)
+    patch.setattr(Journal, "setCurrentTerm", set_current_term)
+
+
+def syncs_do_nothing(patch: pytest.MonkeyPatch) -> None:
+    """What the registry's disk calls safe is not, but for the first files."""
+    sync = MemoryFiles.sync
+
+    def sync_at_first(self: MemoryFiles) -> None:
+        if self.syncs < 6:
+            sync(self)
+
+    patch.setattr(MemoryFiles, "sync", sync_at_first)
+
+
+def a_batch_does_not_count_what_came_back(patch: pytest.MonkeyPatch) -> None:
+    """(As it was until the simulation found it.) An instance that must be run again is not declared anew."""
+
+    def again(self: BatchState, instance: tuple[str, int]) -> None:
+        self.groups[instance[0]].ready.append(instance[1])
+
+    patch.setattr(BatchState, "_again", again)

@@ -23,7 +23,8 @@ from mesos_actor.actors.task import TERMINAL, TaskState
 from mesos_actor.isolation.fake import FakeContainerizer, FakeSandbox, Survivors
 from mesos_actor.raft.node import RegistryPort
 from mesos_actor.testing import SECOND_US, ActorFailed, Host, Plan, World
-from mesos_actor.transport.sim.plan import NORMAL, Chances, Fate, Key, SeededPlan
+from mesos_actor.transport.sim.faults import Fate, Key
+from mesos_actor.transport.sim.plan import NORMAL, Chances, SeededPlan
 
 MASTER = Address("tcp://10.0.0.1:5050/master")
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"

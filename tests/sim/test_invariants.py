@@ -7,9 +7,11 @@ from collections.abc import Callable
 import pytest
 
 from mesos_actor.actors.messages.containers import LaunchContainer
-from mesos_actor.testing import InvariantViolation, NotReached, Plan, Run, SimCluster, cluster
+from mesos_actor.testing import ClusterInvariant, InvariantViolation, NotReached, Plan, Run, SimCluster, cluster
 from mesos_actor.transport.sim.invariants import STANDARD
-from tests.sim import bugs
+from mesos_actor.transport.sim.order_invariants import ORDERS
+from mesos_actor.transport.sim.registry_invariants import REGISTRY
+from tests.sim import bugs, days
 from tests.sim.test_cluster_life import running, sleep
 from tests.sim.workloads import Holder, Jobs, One, posted
 
@@ -86,6 +88,12 @@ def restart() -> None:
         (bugs.an_ended_task_stays_on_disk, restart, "nothing-kept-is-forgotten"),
         (bugs.unstarted_tasks_are_launched_anew, restart, "no-task-run-twice"),
         (bugs.agents_that_speak_count_as_silent, work, "tables-agree"),
+        (bugs.old_leaders_are_obeyed, days.an_old_leader_speaks, "only-the-leader-is-obeyed"),
+        (bugs.executors_are_left_running, days.executors_die, "nothing-outlives-its-container"),
+        (bugs.tasks_of_a_dead_executor_go_on, days.executors_die, "nothing-outlives-its-container"),
+        (bugs.the_second_framework_is_passed_over, days.two_share, "nobody-is-left-waiting"),
+        (bugs.votes_are_given_twice, days.leaders_die, "one-leader-a-term"),
+        (bugs.syncs_do_nothing, days.all_lose_power, "one-history"),
     ],
     ids=lambda value: value if isinstance(value, str) else value.__name__,
 )
@@ -102,7 +110,8 @@ def test_a_planted_bug_is_found(
 def test_every_invariant_has_been_seen_to_fire() -> None:
     cases = test_a_planted_bug_is_found.pytestmark[0].args[1]  # type: ignore[attr-defined]
 
-    assert {kind.name for kind in STANDARD} == {case[2] for case in cases}
+    watched: tuple[type[ClusterInvariant], ...] = (*STANDARD, *ORDERS, *REGISTRY)
+    assert {kind.name for kind in watched} == {case[2] for case in cases}
 
 
 def test_what_breaks_no_rule_but_never_ends_is_found_by_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:

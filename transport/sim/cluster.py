@@ -17,139 +17,39 @@ decided by the arguments, the seed and the plan; what must hold in every run (in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar, overload
 
-from mesos_actor.actors.agent import Agent
-from mesos_actor.actors.core import environment
 from mesos_actor.actors.core.allocation import Allocator
 from mesos_actor.actors.core.allocator import DrfAllocator
 from mesos_actor.actors.core.settings import AgentSettings, MasterSettings
 from mesos_actor.actors.errors import ConfigError
-from mesos_actor.actors.executor import Executor, ExecutorActor
+from mesos_actor.actors.executor import Executor
 from mesos_actor.actors.framework import Framework
-from mesos_actor.actors.ids import Address, AgentId, ContainerId, ExecutorId, FrameworkId, TaskId
+from mesos_actor.actors.ids import ContainerId, FrameworkId, TaskId
 from mesos_actor.actors.master import Master
-from mesos_actor.actors.messages.containers import LaunchContainer
-from mesos_actor.actors.messages.values import Task
 from mesos_actor.actors.resources import Attributes, Resources
-from mesos_actor.isolation.fake import FakeContainerizer, FakeSandbox, Fate, Run, Survivors, run_of
+from mesos_actor.isolation.fake import run_of
 from mesos_actor.raft.node import NodeSettings
+from mesos_actor.transport.sim import recording
+from mesos_actor.transport.sim.agents import Runs, SimAgent
 from mesos_actor.transport.sim.frameworks import SimFramework
 from mesos_actor.transport.sim.host import Host
 from mesos_actor.transport.sim.invariants import STANDARD, ClusterInvariant, Watch
 from mesos_actor.transport.sim.masters import SimMaster
-from mesos_actor.transport.sim.plan import ISOLATION, Plan
+from mesos_actor.transport.sim.order_invariants import ORDERS
+from mesos_actor.transport.sim.plan import Plan
+from mesos_actor.transport.sim.planner import Faults
 from mesos_actor.transport.sim.registry_invariants import REGISTRY
+from mesos_actor.transport.sim.workload import AnyStep, Play
 from mesos_actor.transport.sim.world import World, WorldSettings
+
+F = TypeVar("F", bound=Framework)
 
 MAX_MASTERS = 7
 ALONE_US = 5_000
 """What a single master takes to begin its registry and lead, when its disk is well; the agents begin after that."""
 SECOND_US = 1_000_000
-
-Runs = Callable[[LaunchContainer], Run]
-
-
-class SimAgent:
-    """A machine with an agent: `host` is its agent's process; containers and files outlive that one."""
-
-    def __init__(self, sim: SimCluster, name: str, node: str, settings: AgentSettings, runs: Runs) -> None:
-        self.name = name
-        self.settings = settings
-        self.survivors = Survivors()
-        """What its launcher and its disk keep: running containers, sandboxes."""
-        self._sim = sim
-        self._runs = runs
-        self._containerizer: FakeContainerizer | None = None
-        self._executors = 0
-        self.host = sim.world.add_host(name, node=node)
-        self.host.add_port("containerizer", self._power_on, survives=True)
-        self.host.add_port("sandbox", lambda: FakeSandbox(self.survivors))
-        self.host.spawn("agent", lambda: Agent(settings), durable=True)
-
-    @property
-    def up(self) -> bool:
-        """Whether the agent lives."""
-        process = self.host.process
-        return process is not None and "agent" in process.cells and process.cells["agent"].actor is not None
-
-    @property
-    def actor(self) -> Agent:
-        """The living agent. Raises LookupError while it is down, or ends."""
-        found = self.host.actor("agent")
-        assert isinstance(found, Agent)
-        return found
-
-    @property
-    def agent_id(self) -> AgentId:
-        """What the master calls it; empty before its first registration and while it is down."""
-        return self.actor.registration.agent_id if self.up else AgentId("")
-
-    def running(self) -> list[str]:
-        """The ids of the containers that run on the machine now, whether the agent is up or not."""
-        return [name for name, container in self.survivors.containers.items() if not container.ended]
-
-    def crash(self, *, machine: bool = False, keep_unsynced: int = 0) -> None:
-        """kill -9 of the agent: what it runs goes on. With `machine` a power cut: that is gone too."""
-        self.host.crash(machine=machine, keep_unsynced=keep_unsynced)
-        if machine:
-            for container in list(self.survivors.containers.values()):
-                self.end(container.launch.container_id)
-            self.survivors.containers.clear()
-
-    def start(self) -> None:
-        """Begin a new process of the agent, if none runs."""
-        self.host.start()
-
-    def stop(self) -> None:
-        """SIGTERM to the agent."""
-        self.host.stop()
-
-    def _power_on(self) -> FakeContainerizer:
-        fates = _PlannedFates(self._sim.world.plan, self.name)
-        self._containerizer = FakeContainerizer(self.survivors, self._runs, fates, self)
-        return self._containerizer
-
-    # -- processes of executors, for the containerizer ---------------------------------------------------------------
-
-    def begin(self, launch: LaunchContainer) -> None:
-        """Make the process of an executor that `add_executor` has declared; others are silent."""
-        factory = self._sim.executors.get(launch.env[environment.EXECUTOR_ID])
-        if factory is None:
-            return
-        env, container_id = launch.env, launch.container_id
-        host = self._sim.world.add_host(f"{self.name}-executor{self._executors}", principal=f"executor:{container_id}")
-        self._executors += 1
-        host.retired = True  # an executor's process is never begun a second time
-        host.when_down = lambda kind: self._executor_down(container_id, kind)
-        self._sim.executor_hosts[container_id] = host
-
-        def driver() -> ExecutorActor:
-            executor, framework_id = factory(), FrameworkId(env[environment.FRAMEWORK_ID])
-            _record_launches(executor, framework_id, self._sim.launched)
-            return ExecutorActor(
-                executor,
-                Address(env[environment.AGENT_ADDRESS]),
-                framework_id,
-                ExecutorId(env[environment.EXECUTOR_ID]),
-                container_id,
-            )
-
-        host.spawn("executor", driver, restart="temporary").start()
-
-    def end(self, container_id: ContainerId) -> None:
-        """Its container is gone, so its process must be too."""
-        host = self._sim.executor_hosts.get(container_id)
-        if host is not None:
-            host.crash()
-
-    def _executor_down(self, container_id: ContainerId, kind: str) -> None:
-        if self._containerizer is not None:
-            if kind == "exit":
-                self._containerizer.process_ended(container_id, exit_status=0, signal=None)
-            else:
-                self._containerizer.process_ended(container_id, exit_status=None, signal=9)
 
 
 class SimCluster:
@@ -168,6 +68,8 @@ class SimCluster:
             raise ConfigError(f"masters: {masters} must be an odd number from 1 to {MAX_MASTERS}")
         self.world = world
         self.runs = runs
+        self.agent_settings: Mapping[str, Any] = {}
+        """Fields of AgentSettings that agents have by default."""
         self.registry_settings = registry_settings or NodeSettings()
         self.agents: list[SimAgent] = []
         self.frameworks: list[SimFramework] = []
@@ -178,6 +80,9 @@ class SimCluster:
         #: (framework, task) of every call of an executor's `on_launch`, in order
         self.launched: list[tuple[FrameworkId, TaskId]] = []
         self.invariants: list[ClusterInvariant] = []
+        self.plays: list[Play] = []
+        self.faults = Faults(self)  # pyright: ignore[reportArgumentType] (see `cluster`)
+        """Adds to what goes wrong."""
         self.masters = [
             SimMaster(
                 self,  # pyright: ignore[reportArgumentType] (see `cluster`)
@@ -206,7 +111,13 @@ class SimCluster:
         fields: dict[str, Any] = {"attributes": Attributes.parse(_attributes(attributes)), **(settings or {})}
         masters = tuple(master.address for master in self.masters)
         own = AgentSettings(hostname=f"host{number}", masters=masters, resources=total, **fields)
-        agent = SimAgent(self, f"agent{number}", f"tcp://10.0.1.{number}:5051", own, runs or self.runs)
+        agent = SimAgent(
+            self,  # pyright: ignore[reportArgumentType] (see `cluster`)
+            f"agent{number}",
+            f"tcp://10.0.1.{number}:5051",
+            own,
+            runs or self.runs,
+        )
         self.agents.append(agent)
         agent.start()
         return agent
@@ -219,20 +130,39 @@ class SimCluster:
         name = name or f"framework{len(self.frameworks)}"
         make = _only_once(framework, name) if isinstance(framework, Framework) else framework
         added = SimFramework(self, make, name, principal or name)  # pyright: ignore[reportArgumentType]
+        added.host.restartable = not isinstance(framework, Framework)
         self.frameworks.append(added)
         if start:
             added.start()
         return added
 
+    @overload
+    def spawn(self, framework: F, *, name: str = "", principal: str = "") -> F: ...
+    @overload
+    def spawn(self, framework: Callable[[], Framework], *, name: str = "", principal: str = "") -> SimFramework: ...
+    def spawn(
+        self, framework: Framework | Callable[[], Framework], *, name: str = "", principal: str = ""
+    ) -> Framework | SimFramework:
+        """Run a framework. An object is returned as it is: it has one process, which no fault ends. For its class, or a
+        function that makes one, what is returned is the host, whose `framework` is the newest object."""
+        added = self.add_framework(framework, name=name, principal=principal)
+        return framework if isinstance(framework, Framework) else added
+
     def add_executor(self, executor_id: str, make: Callable[[], Executor]) -> None:
         """Whenever an executor of this id is launched, its process runs an object that `make` makes."""
         self.executors[executor_id] = make
 
+    def play(self, work: Iterable[AnyStep]) -> Play:
+        """Have the steps of a workload done when they are due."""
+        played = Play(self, work)  # pyright: ignore[reportArgumentType] (see `cluster`)
+        self.plays.append(played)
+        return played
+
     # -- time -------------------------------------------------------------------------------------------------------
 
-    def run(self, seconds: float) -> None:
+    def run(self, for_s: float) -> None:
         """Let so much virtual time pass."""
-        self.world.run(round(seconds * SECOND_US))
+        self.world.run(round(for_s * SECOND_US))
 
     def until(self, reached: Callable[[], bool], within_s: float = 60) -> None:
         """Run until `reached()` is true after some event. Raises NotReached, with the end of the trace, if it is not
@@ -240,8 +170,13 @@ class SimCluster:
         self.world.until(reached, round(within_s * SECOND_US))
 
     def calm(self) -> None:
-        """From now on nothing goes wrong, and whatever is down begins again, except frameworks that have ended."""
+        """From now on nothing goes wrong, and whatever is down begins again, except frameworks that have ended and
+        hosts that never return."""
         self.world.calm()
+        for agent in self.agents:
+            agent.recover()
+        for played in self.plays:
+            played.wind_up()
 
     def settle(self, within_s: float = 1_200) -> None:
         """Calm down, wait until nothing runs or waits any more, and check. Raises NotReached when that takes longer.
@@ -290,7 +225,8 @@ class SimCluster:
         return max(leading, key=lambda master: master.actor.term, default=None)
 
     def live_tasks(self) -> Iterator[tuple[str, str]]:
-        """(who says so, task) of every task that anybody believes to go on: master, agents, frameworks."""
+        """(who says so, task) of every task that anybody believes to go on: master, agents, frameworks. What runs on
+        a machine whose agent never returns is nobody's any more."""
         leader = self.leading()
         if leader is not None:
             for framework in leader.roster.frameworks.values():
@@ -298,7 +234,8 @@ class SimCluster:
         for agent in self.agents:
             if agent.up:
                 yield from ((agent.name, run.task.task_id) for run in agent.actor.workload.runs())
-            yield from ((f"{agent.name}'s launcher", container) for container in agent.running())
+            if not agent.host.gone:
+                yield from ((f"{agent.name}'s launcher", container) for container in agent.running())
         for mine in self.frameworks:
             if not mine.ended and mine.up:
                 yield from ((mine.name, task_id) for task_id in mine.driver.tasks)
@@ -316,43 +253,26 @@ class SimCluster:
         taking_part = sum(agent.connected for agent in leader.roster.agents.values())
         return taking_part == sum(agent.up for agent in self.agents) and not self.in_use()
 
+    def unrest(self) -> list[str]:
+        """What keeps the cluster from being idle, in words."""
+        found = [f"{who} has {task} going on" for who, task in self.live_tasks()]
+        found += [f"{mine.name} has not ended" for mine in self.frameworks if not mine.ended and not mine.host.gone]
+        leader = self.leading()
+        if leader is None:
+            return [*found, "no master leads"]
+        for agent in self.agents:
+            if agent.up and not (agent.agent_id and leader.roster.agents[agent.agent_id].connected):
+                found.append(f"{agent.name} is up and not with the master")
+        for entry in leader.roster.agents.values():
+            if used := leader.roster.in_use(entry):
+                found.append(f"the master counts {used} of {entry.agent_id} as used")
+        return found
+
     def check(self) -> None:
         """Look at everything once: all invariants, all tables of the master. Raises InvariantViolation."""
         if self.world.violation is None:
             for invariant in self.invariants:
                 invariant.finish()
-
-
-class _PlannedFates(Mapping[int, Fate]):
-    """Asks the plan for the fate of each launch on a machine: the words of `("isolation", host, n)`."""
-
-    def __init__(self, plan: Plan, host: str) -> None:
-        self._plan = plan
-        self._host = host
-
-    def get(self, number: int, default: Any = None) -> Any:
-        """The fate of the next launch, whatever its number."""
-        word = self._plan.word(ISOLATION, self._host)
-        return Fate(word) if word else default
-
-    def __getitem__(self, number: int) -> Fate:
-        raise KeyError(number)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(())
-
-    def __len__(self) -> int:
-        return 0
-
-
-def _record_launches(executor: Executor, framework_id: FrameworkId, launched: list[tuple[FrameworkId, TaskId]]) -> None:
-    launch = executor.on_launch
-
-    def on_launch(task: Task) -> None:
-        launched.append((framework_id, task.task_id))
-        launch(task)
-
-    executor.on_launch = on_launch  # type: ignore[method-assign]
 
 
 def _only_once(framework: Framework, name: str) -> Callable[[], Framework]:
@@ -375,7 +295,7 @@ def _attributes(attributes: Mapping[str, str] | None) -> str:
 
 def cluster(
     agents: int = 3,
-    seed: int = 0,
+    seed: int | None = None,
     plan: Plan | None = None,
     resources: str | Resources = "cpus:4;mem:1024",
     *,
@@ -393,18 +313,28 @@ def cluster(
     """`masters` masters (an odd number) and `agents` agents of `resources`, running at virtual time 0.
 
     One master is the host `master`, several are `master0`, `master1`, ... `registry`: how their replicas behave.
-    `plan`: what goes wrong, by default nothing. `master` and `agent`: fields of MasterSettings and AgentSettings.
+    `seed`: by default that of the pytest plugin (`--sim-seed`), or 0. `plan`: what goes wrong, by default nothing; when
+    the plugin replays a file (`--sim-replay`), that file's seed and faults count instead.
+    `master` and `agent`: fields of MasterSettings and AgentSettings.
     `runs`: how commands behave. `invariants`: watch what must always hold (invariants.py). `tolerate_failures`: restart
     an actor that raises, as in production, instead of stopping the run.
     """
-    world = World(plan, seed=seed, settings=settings, tolerate_failures=tolerate_failures)
+    recorded = recording.current
+    if recorded is not None:
+        seed = recorded.seed if seed is None or recorded.replay is not None else seed
+        plan = recorded.plan() or plan
+    world = World(plan, seed=seed or 0, settings=settings, tolerate_failures=tolerate_failures)
     sim = SimCluster(world, MasterSettings(**(master or {})), allocator, runs, masters, registry)
+    if recorded is not None:
+        recorded.sims.append(sim)  # pyright: ignore[reportArgumentType] (see below)
+        sim.faults.fixed = recorded.replay is not None
     if masters == 1:
         world.run(ALONE_US)
+    sim.agent_settings = agent or {}
     for _ in range(agents):
         sim.add_agent(resources, attributes, agent)
     if invariants:
         # pyright sees this file under two names, here and through the link in mesos_actor/.
-        sim.invariants = [kind(sim) for kind in (*STANDARD, *REGISTRY)]  # pyright: ignore[reportArgumentType]
+        sim.invariants = [kind(sim) for kind in (*STANDARD, *ORDERS, *REGISTRY)]  # pyright: ignore[reportArgumentType]
         world.invariants.append(Watch(sim.invariants))
     return sim

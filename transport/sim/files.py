@@ -10,7 +10,8 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
-from mesos_actor.transport.sim.plan import DISK
+from mesos_actor.actors.errors import StorageError
+from mesos_actor.transport.sim.plan import FAILED
 
 if TYPE_CHECKING:
     from mesos_actor.transport.sim.host import Host
@@ -67,7 +68,10 @@ class SimFiles:
         """Let the disk take its time. Raises ProcessOver when the process does not live to see it."""
         self._live()
         host, world = self._host, self._host.world
-        fate = world.plan.fate(DISK, host.name)
+        fate = host.next_sync()
+        if fate == FAILED:
+            host.begin_again_later()
+            raise StorageError("the disk: cannot be written: [Errno 5] Input/output error")
         if not fate:
             self._disk.tear(self._rng)
             host._die_at_disk(self._process)

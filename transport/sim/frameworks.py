@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from mesos_actor.actors.framework import Framework
+from mesos_actor.actors.ids import FrameworkId
 from mesos_actor.actors.messages.values import Status
 from mesos_actor.actors.scheduling import FrameworkActor
 from mesos_actor.actors.task import TaskState
@@ -36,11 +37,20 @@ class SimFramework:
         assert self._framework is not None
         return self._framework
 
+    def is_running(self, framework: Framework) -> bool:
+        """Whether this is its newest object."""
+        return self._framework is framework
+
     @property
     def driver(self) -> FrameworkActor:
         """The driver of `framework`."""
         assert self._driver is not None
         return self._driver
+
+    @property
+    def framework_id(self) -> FrameworkId:
+        """What the master calls it; empty before its first registration."""
+        return FrameworkId("") if self._framework is None else self._framework.framework_id
 
     @property
     def up(self) -> bool:

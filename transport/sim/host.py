@@ -17,12 +17,15 @@ from mesos_actor.actors.ports import Port
 from mesos_actor.actors.supervisor import INTENSITY, PERIOD_US, RestartType, Strategy, Supervisor
 from mesos_actor.raft.files import Files, MemoryFiles
 from mesos_actor.transport.sim.disk import Disk
+from mesos_actor.transport.sim.faults import DISK, Fate
 from mesos_actor.transport.sim.files import ProcessOver, SimFiles
+from mesos_actor.transport.sim.plan import FAILED, NORMAL
 from mesos_actor.transport.sim.process import Process
 
 if TYPE_CHECKING:
     from mesos_actor.transport.sim.world import World
 
+NEVER_US = 1 << 62
 PortFactory = Callable[[], Port]
 
 
@@ -46,6 +49,8 @@ class Host:
         """The directory of its registry's replica, if it has one."""
         self.skew_us = 0
         """Added to what its clock says. Never make it smaller while the process runs: its clock does not go back."""
+        self.drift_ppm = 0
+        """How many millionths too fast its clock runs."""
         self.paused_until_us = 0
         self.incarnation = 0
         """How many processes it has had."""
@@ -56,11 +61,24 @@ class Host:
         """Its newest process was sent SIGTERM: it ends, or ended, without having done its work."""
         self.retired = False
         """It has done its work: `World.calm` does not begin it again."""
+        self.gone = False
+        """It never returns: `World.calm` does not begin it again either."""
+        self.restartable = True
+        """Whether it can have another process: a plan ends only such."""
+        self.disk_full = False
+        self.when_power_lost: Callable[[], None] | None = None
+        """Told when its machine loses power."""
         self.when_down: Callable[[str], None] | None = None
         """Told the kind of end (`exit`, `failed`, `crash`) of each of its processes."""
         self.supervision: tuple[Strategy, int, int] = ("one_for_one", INTENSITY, PERIOD_US)
         """Strategy, intensity and period in microseconds, for its next process."""
         self._fixed_node = Node(node)
+        #: a moment that never comes, of its own: until then its process stands still when it hangs
+        self._never_us = NEVER_US + len(world.hosts)
+        #: since when the clock has drifted
+        self._drift_since_us = 0
+        #: what its clock is to be off by from its next process on
+        self._next_skew_us: int | None = None
         #: name -> spec, in start order
         self._actors: dict[str, _ActorSpec] = {}
         #: name -> (factory, whether it outlives the process)
@@ -133,8 +151,11 @@ class Host:
             return self
         self.incarnation += 1
         self.failure, self.told_to_stop = None, False
+        if self._next_skew_us is not None:
+            self.skew_us, self._next_skew_us = self._next_skew_us, None
         # pyright reads this file by its own folder too, and then takes this class and the imported one for two.
         process = self.process = Process(self, Supervisor(*self.supervision), self.node)  # pyright: ignore
+        self.world.nodes[process._own_node] = self.name
         self.world._happened("start", self.name, detail=f"{self.incarnation} {self.node}")
         for name, (factory, survives) in self._ports.items():
             try:
@@ -142,8 +163,9 @@ class Host:
             except ProcessOver:
                 return self
             except (ConfigError, StorageError) as error:
-                self.failure = error
-                self._down("failed")
+                if self.process is process:
+                    self.failure = error
+                    self._down("failed")
                 return self
         for spec in self._actors.values():
             process.spawn(spec.name, spec.factory, durable=spec.durable, restart=spec.restart)
@@ -159,6 +181,8 @@ class Host:
             for _, outlet in self._survivors.values():
                 outlet.over = True
             self._survivors.clear()
+            if self.when_power_lost is not None:
+                self.when_power_lost()
 
     def open_files(self) -> Files:
         """Its `files`, as its present process may use them; for the factories of ports."""
@@ -177,6 +201,67 @@ class Host:
         self.paused_until_us = max(self.paused_until_us, self.world.schedule.now_us + duration_us)
         self.world._happened("pause", self.name, detail=str(duration_us))
 
+    def hang(self) -> None:
+        """As `pause`, without an end, until `wake`."""
+        self.paused_until_us = self._never_us
+        self.world._happened("pause", self.name, detail="hangs")
+
+    def wake(self) -> None:
+        """A process that hangs goes on."""
+        if self.paused_until_us == self._never_us:
+            self.paused_until_us = 0
+            self.world.schedule.hurry(self._never_us)
+
+    def fill_disk(self, full: bool) -> None:
+        """Nothing can be written any more, or, with False, again: then a process that ended of it begins again."""
+        self.disk_full = self.files.full = full
+        if not full:
+            self._begin_again()
+
+    def set_clock(self, offset_us: int, drift_ppm: int = 0) -> None:
+        """Set its clock so much off the true time, and let it gain `drift_ppm` millionths. A living process sees no
+        clock go back: going back waits for the next one."""
+        now_us = self.world.schedule.now_us
+        off_us = self.clock_us() - now_us
+        if self.process is not None and offset_us < off_us:
+            self.skew_us, self._next_skew_us = off_us, offset_us
+        else:
+            self.skew_us, self._next_skew_us = offset_us, None
+        self.drift_ppm, self._drift_since_us = drift_ppm, now_us
+
+    def clock_us(self) -> int:
+        """What its clock says."""
+        now_us = self.world.schedule.now_us
+        if not self.drift_ppm:
+            return now_us + self.skew_us
+        return now_us + self.skew_us + (now_us - self._drift_since_us) * self.drift_ppm // 1_000_000
+
+    def true_us(self, delay_us: int) -> int:
+        """How long it takes until its clock has gone on by `delay_us`."""
+        return -(-delay_us * 1_000_000 // (1_000_000 + self.drift_ppm)) if self.drift_ppm else delay_us
+
+    def recover(self) -> None:
+        """Everything is well: a clock that runs true, space on the disk, and a process, unless it is over for good."""
+        self.wake()
+        if self.drift_ppm:
+            self.skew_us, self.drift_ppm = self.clock_us() - self.world.schedule.now_us, 0
+        self.disk_full = self.files.full = False
+        self._begin_again()
+
+    def next_sync(self) -> Fate:
+        """What becomes of the sync that begins now, as in `Plan.fate`."""
+        plan = self.world.plan
+        fate = plan.fate(DISK, self.name)
+        if self.disk_full:
+            return FAILED
+        if fate == NORMAL:
+            return fate
+        if not self.restartable and (not fate or fate == FAILED):
+            plan.met.pop(plan.last(DISK, self.name), None)
+            return NORMAL
+        self.world._happened("fault", self.name, detail=plan.fault_at(plan.last(DISK, self.name)).text())
+        return fate
+
     def post(self, actor: str, message: Message, cause: str = "") -> None:
         """Put a message into a mailbox of this host, as sent by `/post` of its own process."""
         if self.process is None:
@@ -189,6 +274,7 @@ class Host:
             lost = self.disk.written - self.disk.synced
             self.process = None
             process.end(keep_unsynced)
+            self.wake()
             self.paused_until_us = 0
             self.world._happened(kind, self.name, detail=f"lost {max(0, lost - keep_unsynced)}")
             if self.when_down is not None:
@@ -199,7 +285,23 @@ class Host:
     def _die_at_disk(self, process: Process) -> None:
         if self.process is process:
             self._down("crash")
-            self.world.schedule.after(self.world.settings.restart_us, self.start)
+            self.begin_again_later()
+
+    def _refused_by_disk(self, process: Process) -> None:
+        """A sync has failed: as in production, the process ends."""
+        if self.process is process:
+            what = "[Errno 28] No space left on device" if self.disk_full else "[Errno 5] Input/output error"
+            self.failure = StorageError(f"the disk of {self.name}: cannot be written: {what}")
+            self._down("failed")
+            self.begin_again_later()
+
+    def begin_again_later(self) -> None:
+        """Somebody sees to it that a process that ended at its disk is followed by another, when there is space."""
+        self.world.schedule.after(self.world.settings.restart_us, self._begin_again)
+
+    def _begin_again(self) -> None:
+        if self.incarnation and not (self.retired or self.gone or self.disk_full):
+            self.start()
 
     def _start_port(self, name: str, factory: PortFactory, survives: bool) -> Port:
         if survives and name in self._survivors:
@@ -228,7 +330,7 @@ class SimOutlet:
         return self._host.node
 
     def now_us(self) -> int:
-        return self._host.world.schedule.now_us + self._host.skew_us
+        return self._host.clock_us()
 
     def send(self, to: Address, message: Message, cause: str = "") -> None:
         process = self._process or self._host.process
@@ -248,7 +350,7 @@ class SimOutlet:
 
     def call_later(self, delay_us: int, fn: Callable[[], None]) -> SimTimer:
         timer = SimTimer(fn)
-        self._host.world.schedule.after(max(0, delay_us), self._due, timer)
+        self._host.world.schedule.after(self._host.true_us(max(0, delay_us)), self._due, timer)
         return timer
 
     def log(self, event: str, level: str = "info", **fields: Any) -> None:

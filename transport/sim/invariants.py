@@ -26,7 +26,8 @@ from mesos_actor.actors.task import TERMINAL, TaskState
 from mesos_actor.transport.sim.world import Event, InvariantViolation, World
 
 if TYPE_CHECKING:
-    from mesos_actor.transport.sim.cluster import SimAgent, SimCluster
+    from mesos_actor.transport.sim.agents import SimAgent
+    from mesos_actor.transport.sim.cluster import SimCluster
     from mesos_actor.transport.sim.frameworks import SimFramework
 
 LOOK_AT_ALL_EVERY = 50

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Callable
 
 import msgspec
 
@@ -24,7 +25,7 @@ from mesos_actor.actors.ids import Address, Node, Principal, address
 from mesos_actor.actors.messages.base import Message
 from mesos_actor.transport.codec import Batch, read_frame
 from mesos_actor.transport.link import Incoming, Outgoing, Verdict
-from mesos_actor.transport.sim.plan import Plan
+from mesos_actor.transport.sim.plan import NORMAL, Plan
 from mesos_actor.transport.sim.schedule import Schedule
 from mesos_actor.transport.transport import Deliver, LinkLost
 
@@ -143,6 +144,8 @@ class Network:
         self._cuts: dict[tuple[str, str], int] = {}
         self._epoch = 0
         self._cut_number = 0
+        self.on_fault: Callable[[str, str, bytes], None] = lambda source, destination, frame: None
+        """Told of every frame that the plan treats in another way than normally."""
 
     # -- ends -----------------------------------------------------------------------------------------------------
 
@@ -214,12 +217,17 @@ class Network:
         half = link.halves[source.node]
         jitter_us = int(self._rng.random() * (settings.jitter_us + 1))  # 3 times as fast as randrange
         fate = self._plan.fate(source.host, destination.host)
+        fifo = settings.fifo or self._plan.calm
+        if fate != NORMAL:
+            self.on_fault(source.host, destination.host, frame)
+            fifo = fifo and not self._plan.overtaken(source.host, destination.host)
         for copy, extra_us in enumerate(fate):
             arrival_us = schedule.now_us + settings.latency_us + jitter_us + extra_us
             if copy == 0:
-                if settings.fifo or self._plan.calm:
-                    arrival_us = max(arrival_us, half.last_arrival_us)
-                half.last_arrival_us = max(arrival_us, half.last_arrival_us)
+                if fifo:
+                    arrival_us = half.last_arrival_us = max(arrival_us, half.last_arrival_us)
+                elif not settings.fifo:
+                    half.last_arrival_us = max(arrival_us, half.last_arrival_us)
             schedule.at(arrival_us, self._arrive, source, destination, link, frame)
         if not fate:
             self.counts["lost"] += 1

@@ -15,7 +15,7 @@ from mesos_actor.actors.ports import LinkListener, Port
 from mesos_actor.actors.supervisor import Supervisor
 from mesos_actor.transport.codec import decode_message, encode_message
 from mesos_actor.transport.sim.files import ProcessOver
-from mesos_actor.transport.sim.plan import DISK
+from mesos_actor.transport.sim.plan import FAILED
 
 if TYPE_CHECKING:
     from mesos_actor.transport.sim.host import Host
@@ -221,10 +221,13 @@ class Process(Crew):
         batch = disk.write(writes)
         cell.holding = True
         self._last_batch[cell.spec.name] = batch
-        fate = self._world.plan.fate(DISK, self.host.name)
+        fate = self.host.next_sync()
         sync_us = self._world.settings.sync_us
         if not fate:
             self._schedule.after(sync_us // 2, self.host._die_at_disk, self)
+            return
+        if fate == FAILED:
+            self._schedule.after(sync_us, self.host._refused_by_disk, self)
             return
         disk.free_at_us = max(self._schedule.now_us, disk.free_at_us) + sync_us + fate[0]
         self._schedule.at(disk.free_at_us, self._synced, batch)
@@ -254,7 +257,7 @@ class Process(Crew):
         return self._own_node
 
     def _now_us(self) -> int:
-        return self._schedule.now_us + self.host.skew_us
+        return self.host.clock_us()
 
     def _rng(self, name: str, incarnation: int) -> random.Random:
         return random.Random(f"{self._world.seed}/{self.host.name}/{name}/{self.host.incarnation}/{incarnation}")
@@ -265,7 +268,7 @@ class Process(Crew):
     def _arm(self, cell: Cell, name: str, delay_us: int) -> None:
         self._mark += 1
         cell.timers[name] = self._mark
-        self._after(delay_us, self._timer_due, cell, name, self._mark)
+        self._after(self.host.true_us(delay_us), self._timer_due, cell, name, self._mark)
 
     def _watch(self, node: Node) -> None:
         self.transport.watch(node)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import Any
 
 START_US = 1_000_000_000 * 1_000_000
@@ -31,6 +31,14 @@ class Schedule:
         """Have `call(*args)` made at `time_us`, which is not in the past."""
         self._sequence += 1
         heappush(self.heap, (time_us, self._sequence, call, args))
+
+    def hurry(self, from_us: int) -> None:
+        """Have what is due at exactly `from_us` made now, in the same order."""
+        late = [entry for entry in self.heap if entry[0] == from_us]
+        if late:
+            rest = [entry for entry in self.heap if entry[0] != from_us]
+            self.heap[:] = rest + [(self.now_us, *entry[1:]) for entry in late]
+            heapify(self.heap)
 
     def next_us(self) -> int | None:
         """When the next call is due; None when nothing is left."""

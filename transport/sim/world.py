@@ -23,10 +23,14 @@ import msgspec
 from mesos_actor.actors.errors import ConfigError
 from mesos_actor.actors.ids import Principal
 from mesos_actor.actors.messages.base import Message
+from mesos_actor.transport.codec import read_frame
+from mesos_actor.transport.sim.faults import TIMED, AnyFault
+from mesos_actor.transport.sim.guards import guarded
 from mesos_actor.transport.sim.host import Host
 from mesos_actor.transport.sim.network import Network, NetworkSettings
 from mesos_actor.transport.sim.plan import RESERVED, Plan
 from mesos_actor.transport.sim.schedule import START_US, Schedule
+from mesos_actor.transport.sim.strikes import arrange
 
 TRACE_EVENTS = 100_000
 """The newest events that `trace` can show; the digest covers all."""
@@ -48,7 +52,8 @@ class WorldSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 class Event(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """Something that happened. Kinds: `start` (the how manieth process, and its node), `exit` (ended by itself or by
-    `stop`), `failed` (its records cannot be read), `crash`, `pause`, `cut`, `heal`, `break`; and in a process
+    `stop`), `failed` (its records cannot be read or kept), `crash`, `pause`, `cut`, `heal`, `break`, `fault` (one of
+    the plan's, in words); and in a process
     `message`, `timer`, `link_lost`, `synced`, `stop` (of one actor), `port_timer`."""
 
     number: int
@@ -107,7 +112,10 @@ class World:
         self.tolerate_failures = tolerate_failures
         self.schedule = Schedule()
         self.network = Network(self.schedule, self.plan, random.Random(f"{seed}/network"), self.settings.network)
+        self.network.on_fault = self._struck
         self.hosts: dict[str, Host] = {}
+        self.nodes: dict[str, str] = {}
+        """Node -> its host, of all processes so far."""
         self.events = 0
         """How many have happened."""
         self.violation: Exception | None = None
@@ -121,6 +129,7 @@ class World:
         self._encoder = msgspec.msgpack.Encoder()
         #: events of the present step, not yet shown to the invariants
         self._fresh: list[Event] = []
+        arrange(self, self.plan.timed)  # pyright: ignore[reportArgumentType]
 
     # -- set-up ---------------------------------------------------------------------------------------------------
 
@@ -177,6 +186,10 @@ class World:
             raise NotReached(f"not reached within {within_us / 1e6:g} s of virtual time; the last events:\n{tail}")
 
     def _run(self, end_us: int, reached: Callable[[], bool] | None) -> bool:
+        with guarded():
+            return self._run_guarded(end_us, reached)
+
+    def _run_guarded(self, end_us: int, reached: Callable[[], bool] | None) -> bool:
         heap = self.schedule.heap
         steps, last_us, before = 0, self.schedule.now_us, self.events
         while heap and heap[0][0] <= end_us:
@@ -194,6 +207,19 @@ class World:
         return False
 
     # -- faults ---------------------------------------------------------------------------------------------------
+
+    def add_fault(self, fault: AnyFault) -> None:
+        """One more in the plan. Raises ConfigError when it cannot be, or would have had to strike before now."""
+        if isinstance(fault, TIMED) and fault.at_us < self.elapsed_us:
+            raise ConfigError(
+                f"{fault.kind} at {fault.at_us / 1e6:g} s: it is {self.elapsed_us / 1e6:g} s already; choose a later "
+                "time"
+            )
+        if not isinstance(fault, TIMED) and (passed := self.plan.asked(fault)) > fault.nth:
+            raise ConfigError(f"nth {fault.nth} of {fault.kind}: {passed} have passed already; choose a later one")
+        self.plan.add(fault)
+        if isinstance(fault, TIMED):
+            arrange(self, [fault])  # pyright: ignore[reportArgumentType]
 
     def cut(self, one: str, other: str, *, one_way: bool = False) -> None:
         """Cut `other` off from what host `one` sends, and the other way round unless `one_way`."""
@@ -213,12 +239,11 @@ class World:
     def calm(self) -> None:
         """From now on nothing goes wrong: the plan rests, cuts are healed, and hosts that are down, or about to be
         because they were told to stop, begin again unless they are `retired`. What was asked of the system must now
-        come about in bounded time."""
+        come about in bounded time. Clocks keep what they are off by; hosts that never return stay away."""
         self.plan.calm = True
         self.heal()
         for host in list(self.hosts.values()):
-            if not host.up and host.incarnation and not host.retired:
-                host.start()
+            host.recover()
 
     # -- what happened --------------------------------------------------------------------------------------------
 
@@ -255,6 +280,12 @@ class World:
         self._digest.update(self._encoder.encode(event))
         if self.invariants:
             self._fresh.append(event)
+
+    def _struck(self, source: str, destination: str, frame: bytes) -> None:
+        """The plan has decided over the fate of a frame."""
+        fault = self.plan.fault_at(self.plan.last(source, destination))
+        kinds = ", ".join(type(envelope.message).__name__ for envelope in read_frame(frame)[0].envelopes)
+        self._happened("fault", source, detail=f"{fault.text()} ({kinds})")
 
     def _check(self) -> None:
         """Show the fresh events to the invariants, after all they led to has been carried out."""

@@ -1,0 +1,152 @@
+"""The pytest plugin, in pytest runs of their own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+pytest_plugins = ["pytester"]
+
+MINE = '''
+import pytest
+from mesos_actor import Framework, Resources, TaskState, command_task
+from mesos_actor.testing import Chances
+
+
+class Mine(Framework):
+    """Runs jobs, and forgets those whose agent is lost."""
+
+    def __init__(self, jobs):
+        self.todo = [f"job-{n}" for n in range(jobs)]
+        self.left = jobs
+
+    @property
+    def done(self):
+        return self.left == 0
+
+    def on_offers(self, offers):
+        for offer in offers:
+            tasks, free = [], offer.resources
+            while self.todo and (share := free.take(Resources.of(cpus=1, mem=32))) is not None:
+                free -= share
+                tasks.append(command_task(self.todo.pop(), ["sleep", "1"], share))
+            self.accept(offer, tasks, refuse_s=1)
+
+    def on_update(self, status):
+        self.left -= status.state is TaskState.FINISHED
+'''
+
+TESTS = (
+    MINE
+    + """
+
+def test_ends(sim):
+    fw = sim.spawn(Mine(jobs=20))
+    sim.faults.drop("master-0", fw, nth=40)
+    sim.faults.crash("agent-1", at_s=40, restart_after_s=30)
+    sim.until(lambda: fw.done, within_s=300)
+
+
+@pytest.mark.sim(masters=1, chances=Chances(drop=0, double=0, delay=0.3, disk_death=0))
+def test_survives_power_cuts(sim):
+    fw = sim.spawn(Mine(jobs=20))
+    sim.faults.crash("agent-1", at_s=1.5, machine=True)
+    sim.until(lambda: fw.done, within_s=100)
+"""
+)
+
+
+def test_seeds_and_the_fixture(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(TESTS)
+
+    pytester.runpytest("-k", "ends", "--sim-runs", "5", "--sim-seed", "7").assert_outcomes(passed=5)
+
+
+@pytest.mark.slow
+def test_a_failure_is_told_shrunk_written_down_and_replayed(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_mine=TESTS)
+
+    result = pytester.runpytest("-k", "power")
+
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        ["*Captured simulation call*", "1 of * fault was needed:", "  agent1 loses power at 1.5 s and never returns"]
+    )
+    (path,) = (pytester.path / ".sim-failures").iterdir()
+    replay = json.loads(path.read_text())
+    assert [fault["fault"] for fault in replay["faults"]] == ["crash"]
+    assert replay["test"] == "test_mine.py::test_survives_power_cuts"
+    again = pytester.runpytest("--sim-replay", str(path), "--sim-trace")
+    again.assert_outcomes(failed=1, deselected=1)
+    again.stdout.fnmatch_lines(["the last * events:"])
+
+
+@pytest.mark.slow
+def test_under_hypothesis_the_smallest_example_is_told(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        test_drawn="""
+from hypothesis import given, settings
+from mesos_actor.testing import SIM_SETTINGS, cluster, fault_plans, workloads
+
+
+@settings(SIM_SETTINGS, max_examples=50, database=None, derandomize=True)
+@given(plan=fault_plans(masters=1, kinds=("crash", "delay")), work=workloads(max_steps=1))
+def test_nothing_ever_crashes(plan, work):
+    sim = cluster(plan=plan)
+    sim.play(work)
+    sim.run(35)
+    assert not any(event.kind == "crash" for event in sim.world.history())
+"""
+    )
+
+    result = pytester.runpytest()
+
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*Captured simulation call*", "1 fault was needed:", "again: pytest *"])
+    (path,) = (pytester.path / ".sim-failures").iterdir()
+    pytester.runpytest("--sim-replay", str(path)).assert_outcomes(failed=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--sim-runs", "0"), "at least 1"),
+        (("--sim-replay", "nowhere.json"), "cannot be read"),
+    ],
+)
+def test_bad_options_are_refused(pytester: pytest.Pytester, options: tuple[str, ...], told: str) -> None:
+    pytester.makepyfile("def test_it(): pass")
+
+    result = pytester.runpytest(*options)
+
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert told in result.stderr.str()
+
+
+def test_it_costs_nothing_where_no_test_asks_for_it(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+import sys
+
+def test_it():
+    loaded = [name for name in sys.modules if name.startswith(("mesos_actor.", "zmq", "msgspec", "hypothesis."))]
+    ours = {"mesos_actor.transport", "mesos_actor.transport.sim", "mesos_actor.transport.sim.plugin"}
+    assert {name for name in loaded if name.startswith("mesos_actor.")} <= ours | {"mesos_actor._version"}
+"""
+    )
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:hypothesispytest", "-p", "no:cacheprovider"]
+
+    ended = subprocess.run(command, cwd=pytester.path, capture_output=True, text=True, check=False)
+
+    assert ended.returncode == 0, ended.stdout
+
+
+def test_the_plugin_is_an_entry_point() -> None:
+    from importlib.metadata import entry_points
+
+    found = [point.value for point in entry_points(group="pytest11") if point.name == "mesos_actor"]
+
+    assert found == ["mesos_actor.transport.sim.plugin"]

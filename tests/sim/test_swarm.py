@@ -1,0 +1,143 @@
+"""Drawn runs: played, counted, shrunk, told; planted bugs are found soon and shrink to one or two faults."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import run_state_machine_as_test
+
+from mesos_actor.testing import (
+    SIM_SETTINGS,
+    ClusterMachine,
+    Plan,
+    cluster,
+    draw_trial,
+    fault_plans,
+    play,
+    workload,
+    workloads,
+)
+from mesos_actor.transport.sim import diagram, swarm
+from mesos_actor.transport.sim.shrink import Shrinker, minimize
+from mesos_actor.transport.sim.story import concerning, first_difference, subjects
+from mesos_actor.transport.sim.swarm import play_seed
+from tests.sim import bugs
+
+
+@pytest.mark.slow
+def test_seeds_end_well_and_cover_faults_and_rare_branches() -> None:
+    seen = swarm.play_seeds(range(20))
+
+    assert seen.failed is None
+    assert seen.runs == 20
+    assert {"drop", "duplicate", "delay", "reorder", "crash", "cut", "dieatsync", "slowsync"} <= set(seen.faults)
+    assert sum(taken for _, taken, _ in seen.sites.values()) > 0
+
+
+@pytest.mark.parametrize(
+    ("bug", "first", "what"),
+    [
+        (bugs.the_driver_forgets_what_it_has_heard, 1, "no-step-back"),
+        (bugs.tasks_are_not_recovered, 1, "nothing-kept-is-forgotten"),
+        (bugs.unstarted_tasks_are_launched_anew, 1, "no-task-run-twice"),
+        (bugs.accepted_resources_are_offered_again, 0, "nothing-promised-twice"),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_a_planted_bug_is_found_soon_and_shrinks_to_two_faults_or_less(
+    bug: bugs.Bug, first: int, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bug(monkeypatch)
+    seed = next(seed for seed in range(first, first + 50) if play_seed(seed).broken is not None)
+
+    found = swarm.shrink_seed(seed)
+
+    assert found.broken.what == what
+    assert len(found.trial.faults) <= 2
+
+
+def test_a_failure_is_written_down_and_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    bugs.tasks_are_not_recovered(monkeypatch)
+    found = swarm.write_down(swarm.shrink_seed(1), tmp_path)
+
+    assert json.loads(Path(found.file).read_text())["broken"]["what"] == "nothing-kept-is-forgotten"
+    lines = found.story.splitlines()
+    assert lines[0].startswith("nothing-kept-is-forgotten: ")
+    assert any("fault was needed" in line for line in lines)
+    assert any("agent0 dies before its" in line and line.startswith("!!") for line in lines)
+    assert f"again: mesos-actor replay {found.file}" in lines
+
+
+def test_diagrams_show_hosts_messages_and_faults(monkeypatch: pytest.MonkeyPatch) -> None:
+    bugs.tasks_are_not_recovered(monkeypatch)
+    run = play(swarm.shrink_seed(1).trial)
+    assert run.sim is not None and run.broken is not None
+    told = concerning(run.sim.world, run.broken.text)
+
+    text, picture = diagram.mermaid(told), diagram.svg(told)
+
+    assert subjects(run.sim.world, run.broken.text)
+    assert text.startswith("sequenceDiagram\n    participant agent0\n")
+    assert "Note over agent0" in text and "->>" in text
+    assert picture.startswith("<svg") and picture.rstrip().endswith("</svg>") and "#b00" in picture
+
+
+@given(st.lists(st.integers(0, 50), unique=True, max_size=30), st.sets(st.integers(0, 50), max_size=3))
+def test_what_is_minimized_holds_what_matters_and_nothing_else(items: list[int], needed: set[int]) -> None:
+    needed &= set(items)
+
+    assert minimize(items, lambda part: needed <= set(part)) == [item for item in items if item in needed]
+
+
+def test_shrinking_keeps_to_its_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    bugs.tasks_are_not_recovered(monkeypatch)
+    run = play_seed(1)
+    assert run.broken is not None
+    shrinker = Shrinker(run.recorded(), run.broken, max_runs=5)
+    shrinker.shrink()
+
+    assert shrinker.runs == 5
+
+
+def test_where_two_traces_part_is_shown() -> None:
+    assert first_difference(["a", "b"], ["a", "b"]) == ""
+    assert "event 2 differs" in first_difference(["a", "b"], ["a", "c"])
+    assert "goes on" in first_difference(["a"], ["a", "b"])
+
+
+@pytest.mark.slow
+def test_seeds_are_the_same_runs_under_every_hash_seed() -> None:
+    assert swarm.check(range(4)) == ""
+
+
+def test_the_same_seed_is_the_same_run() -> None:
+    assert swarm.digest_of(5) == swarm.digest_of(5) != swarm.digest_of(6)
+
+
+@pytest.mark.slow
+@settings(SIM_SETTINGS, max_examples=10)
+@given(plan=fault_plans(), work=workloads(max_steps=3))
+def test_drawn_plans_and_workloads_end_well(plan: Plan, work: tuple[workload.AnyStep, ...]) -> None:
+    sim = cluster(masters=3, plan=plan)
+    sim.play(work)
+    sim.run(35)
+    sim.settle()
+
+
+@pytest.mark.slow
+def test_the_state_machine_runs() -> None:
+    run_state_machine_as_test(ClusterMachine, settings=settings(SIM_SETTINGS, max_examples=5, stateful_step_count=12))
+
+
+def test_a_trial_is_plain_data() -> None:
+    import msgspec
+
+    from mesos_actor.transport.sim.trial import decode_trial
+
+    trial, _ = draw_trial(9)
+
+    assert decode_trial(msgspec.to_builtins(trial)) == trial

@@ -1,0 +1,138 @@
+"""Making a failing run smaller: delta debugging (Zeller and Hildebrandt 2002) over faults, then over the workload.
+
+A smaller run counts when it breaks the same thing: the same invariant, or liveness again. Faults are counted per link
+and per disk, so taking one out leaves the others where they are; that is why this usually ends with one or two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import msgspec
+
+from mesos_actor.transport.sim.faults import AnyFault, Delay, Duplicate, Reorder, SlowSync
+from mesos_actor.transport.sim.trial import Broken, Run, Shape, Trial, play
+from mesos_actor.transport.sim.workload import AnyStep, Submit
+
+T = TypeVar("T")
+MAX_RUNS = 400
+"""Runs spent on one shrink; then the smallest found so far is given."""
+
+
+class Spent(Exception):
+    """The budget of runs is used up."""
+
+
+class Shrinker:
+    """`best` is the smallest trial so far that breaks what `broken` says."""
+
+    def __init__(
+        self,
+        trial: Trial,
+        broken: Broken,
+        *,
+        max_runs: int = MAX_RUNS,
+        run: Callable[[Trial], Run] = play,
+        told: Callable[[int, Trial], None] = lambda runs, best: None,
+    ) -> None:
+        """`told` is called with the runs spent and the best trial, whenever there is a better one."""
+        self.best = trial
+        self.broken = broken
+        self.runs = 0
+        self._max_runs = max_runs
+        self._run = run
+        self._told = told
+
+    def shrink(self) -> Trial:
+        """The smallest trial found."""
+        try:
+            before = None
+            while before != self.best:  # a smaller workload may need fewer faults, and the other way round
+                before = self.best
+                self._shape()
+                self._faults()
+                self._work()
+                self._values()
+        except Spent:
+            pass
+        return self.best
+
+    def still_breaks(self, trial: Trial) -> bool:
+        """Play it; when it breaks the same, it is the best from now on."""
+        if self.runs >= self._max_runs:
+            raise Spent
+        self.runs += 1
+        broken = self._run(trial).broken
+        if broken is None or broken.what != self.broken.what:
+            return False
+        self.best, self.broken = trial, broken
+        self._told(self.runs, trial)
+        return True
+
+    def _faults(self) -> None:
+        def attempt(faults: Sequence[AnyFault]) -> bool:
+            return self.still_breaks(msgspec.structs.replace(self.best, faults=tuple(faults)))
+
+        for kind in sorted({fault.kind for fault in self.best.faults}):
+            attempt([fault for fault in self.best.faults if fault.kind != kind])
+        minimize(self.best.faults, attempt)
+
+    def _shape(self) -> None:
+        """An ordinary cluster, as far as that will do: links in order first, for then faults must say what is not."""
+        plain = Shape()
+        for name in ("fifo", "sync_us", "compact_entries", "cpus"):
+            value = getattr(plain, name)
+            if getattr(self.best.shape, name) != value:
+                shape = msgspec.structs.replace(self.best.shape, **{name: value})
+                self.still_breaks(msgspec.structs.replace(self.best, shape=shape))
+
+    def _work(self) -> None:
+        def attempt(work: Sequence[AnyStep]) -> bool:
+            return self.still_breaks(msgspec.structs.replace(self.best, work=tuple(work)))
+
+        minimize(self.best.work, attempt)
+        for place, step in enumerate(self.best.work):
+            if isinstance(step, Submit):
+                for tasks in (1, 2, step.tasks // 2):
+                    if 0 < tasks < step.tasks:
+                        smaller = msgspec.structs.replace(step, tasks=tasks, staged=False)
+                        if attempt((*self.best.work[:place], smaller, *self.best.work[place + 1 :])):
+                            break
+
+    def _values(self) -> None:
+        """Round delays, in milliseconds, as small as will do."""
+        for place, fault in enumerate(self.best.faults):
+            for simpler in _simpler(fault):
+                faults = (*self.best.faults[:place], simpler, *self.best.faults[place + 1 :])
+                if self.still_breaks(msgspec.structs.replace(self.best, faults=faults)):
+                    break
+
+
+def _simpler(fault: AnyFault) -> list[AnyFault]:
+    if isinstance(fault, Duplicate) and fault.late_us != (0, 0):
+        return [msgspec.structs.replace(fault, late_us=(0, 0))]
+    if isinstance(fault, Delay | Reorder | SlowSync):
+        rounded = [by_us for by_us in (10_000, 100_000, 1_000_000) if by_us < fault.by_us]
+        return [msgspec.structs.replace(fault, by_us=by_us) for by_us in rounded]
+    return []
+
+
+def minimize(items: Sequence[T], attempt: Callable[[Sequence[T]], bool]) -> list[T]:
+    """The smallest part of `items`, in order, for which `attempt` is true, as far as delta debugging finds it: no one
+    of them can be left out. `attempt(items)` is taken to be true."""
+    kept, pieces = list(items), 2
+    if kept and attempt([]):
+        return []
+    while len(kept) > 1:
+        size = -(-len(kept) // pieces)
+        for begin in range(0, len(kept), size):
+            rest = kept[:begin] + kept[begin + size :]
+            if attempt(rest):
+                kept, pieces = rest, max(2, pieces - 1)
+                break
+        else:
+            if size == 1:
+                break
+            pieces = min(len(kept), pieces * 2)
+    return kept

@@ -1,0 +1,245 @@
+"""What a simulated cluster is given to do, as plain data: steps with a time, so that a failing run can be made smaller
+and written down.
+
+The frameworks are those that ship (`Batch`, `Service`), and one that does everything a framework can (chores.py).
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from mesos_actor.actors.actor import Actor, Context, handles
+from mesos_actor.actors.frameworks.batch import Batch
+from mesos_actor.actors.frameworks.service import Service
+from mesos_actor.actors.frameworks.specs import BatchSpec, ServiceSpec, TaskSpec
+from mesos_actor.actors.ids import Address, OperationId, Role
+from mesos_actor.actors.messages.base import Message
+from mesos_actor.actors.messages.clients import Instruct, KillByOperator, MarkAgentGone, SetRoleWeight
+from mesos_actor.actors.messages.scheduler import OperationResult, Refused
+from mesos_actor.transport.sim.chores import Chores, Worker
+from mesos_actor.transport.sim.frameworks import SimFramework
+from mesos_actor.transport.sim.schedule import START_US
+
+if TYPE_CHECKING:
+    from mesos_actor.transport.sim.cluster import SimCluster
+
+SECOND_US = 1_000_000
+ASK_AGAIN_US = 2 * SECOND_US
+OPERATOR = "operator"
+
+
+class Step(msgspec.Struct, frozen=True, tag_field="do", tag=lambda name: name.lower(), forbid_unknown_fields=True):
+    """The base of all: done at `at_us` since the begin of the world."""
+
+    at_us: int
+
+
+class Submit(Step, frozen=True):
+    """A batch: `tasks` sleeps of `milliseconds` each, and a group of half as many after them if `staged`."""
+
+    tasks: int
+    milliseconds: int
+    cpus_milli: int = 1_000
+    staged: bool = False
+
+    def spec(self, name: str) -> BatchSpec:
+        """What the batch is made from."""
+        command, cpus = ("sleep", f"{self.milliseconds / 1_000:g}"), self.cpus_milli / 1_000
+        groups = [TaskSpec(name="a", command=command, cpus=cpus, mem=32, retries=1_000, instances=self.tasks)]
+        if self.staged:
+            after = msgspec.structs.replace(groups[0], name="b", instances=max(1, self.tasks // 2), after=("a",))
+            groups.append(after)
+        return BatchSpec(name=name, task=tuple(groups), failover_timeout="10m")
+
+
+class Serve(Step, frozen=True):
+    """A service of so many copies, removed when all is calm."""
+
+    instances: int
+
+
+class DoChores(Step, frozen=True):
+    """A framework that uses everything: custom executors, messages, kills, reconciliation, files, demand."""
+
+
+class AddAgent(Step, frozen=True):
+    """One more machine."""
+
+    cpus: int = 4
+
+
+class KillTask(Step, frozen=True):
+    """An operator kills one of the tasks that live then."""
+
+    nth: int
+
+
+class MarkGone(Step, frozen=True):
+    """An operator writes an agent off. It must not come back."""
+
+    agent: int
+
+
+class Weigh(Step, frozen=True):
+    """An operator changes the weight of the roles' tree."""
+
+    weight_milli: int
+
+
+AnyStep = Submit | Serve | DoChores | AddAgent | KillTask | MarkGone | Weigh
+
+
+class Operator(Actor):
+    """Asks each question, of one master after another, until it is answered for good."""
+
+    def __init__(self, masters: Iterable[Address]) -> None:
+        self._masters = list(masters)
+        self._at = 0
+        #: questions to ask, made anew each time because ids may not be known yet
+        self.open: dict[OperationId, Callable[[OperationId], Message | None]] = {}
+
+    def on_start(self, ctx: Context) -> None:
+        ctx.set_timer("ask", ASK_AGAIN_US)
+
+    def on_timer(self, ctx: Context, name: str) -> None:
+        self._at = (self._at + 1) % len(self._masters)
+        for operation_id, question in self.open.items():
+            message = question(operation_id)
+            if message is not None:
+                ctx.send(self._masters[self._at], message)
+        ctx.set_timer("ask", ASK_AGAIN_US)
+
+    @handles(OperationResult)
+    def on_result(self, ctx: Context, sender: Address, message: OperationResult) -> None:
+        if message.ok or message.reason not in ("unavailable", "unknown-framework"):
+            self.open.pop(message.operation_id, None)
+
+    @handles(Refused)
+    def on_refused(self, ctx: Context, sender: Address, message: Refused) -> None:
+        """Another master may know better."""
+
+
+class Play:
+    """The steps of one workload, done when they are due. Made by `SimCluster.play`."""
+
+    def __init__(self, sim: SimCluster, work: Iterable[AnyStep]) -> None:
+        self._sim = sim
+        self._asked = 0
+        self._operator: Operator | None = None
+        self.services: list[SimFramework] = []
+        self._removed: set[str] = set()
+        self._gone: set[int] = set()
+        self._left = 0
+        for step in work:
+            self._left += 1
+            sim.world.schedule.at(max(sim.world.now_us, START_US + step.at_us), self._do, step)
+
+    @property
+    def over(self) -> bool:
+        """Whether every step is done, and every framework has ended that can."""
+        alive = [mine for mine in self._sim.frameworks if not mine.host.gone]
+        return not self._left and all(mine.ended for mine in alive)
+
+    def wind_up(self) -> None:
+        """Ask the services to end."""
+        for service in self.services:
+            if service.name not in self._removed and not service.host.gone:
+                self._removed.add(service.name)
+                self._ask(lambda operation_id, service=service: _removal(operation_id, service))  # type: ignore[misc]
+
+    def _do(self, step: AnyStep) -> None:
+        sim = self._sim
+        self._left -= 1
+        name = f"framework{len(sim.frameworks)}"
+        match step:
+            case Submit():
+                sim.add_framework(lambda: Batch(step.spec(name)), name=name)
+            case Serve():
+                sim.add_framework(lambda: Service(_service(name, step.instances)), name=name)
+                self.services.append(sim.frameworks[-1])
+                if sim.world.plan.calm:
+                    self.wind_up()
+            case DoChores():
+                sim.add_executor("a", Worker)
+                sim.add_executor("b", Worker)
+                sim.add_framework(lambda: Chores(instructed=True), name=name)
+            case AddAgent():
+                sim.add_agent(f"cpus:{step.cpus};mem:1024", settings=sim.agent_settings)
+            case KillTask():
+                self._kill(step.nth)
+            case MarkGone():
+                self._write_off(step.agent)
+            case Weigh():
+                self._ask(lambda operation_id: SetRoleWeight(operation_id, Role("*"), step.weight_milli))
+
+    def _kill(self, nth: int) -> None:
+        known = [task_id for mine in self._sim.frameworks if mine.up for task_id in mine.driver.tasks]
+        if known:
+            task_id = known[nth % len(known)]
+            self._ask(lambda operation_id: KillByOperator(operation_id, task_id))
+
+    def _write_off(self, number: int) -> None:
+        """Never the last one: somebody must do the work."""
+        agents = self._sim.agents
+        number %= max(1, len(agents))
+        if len(agents) - len(self._gone) < 2 or number in self._gone or not agents[number].agent_id:
+            return
+        self._gone.add(number)
+        agent_id = agents[number].agent_id
+        agents[number].host.gone = True
+        self._ask(lambda operation_id: MarkAgentGone(operation_id, agent_id))
+
+    def _ask(self, question: Callable[[OperationId], Message | None]) -> None:
+        sim = self._sim
+        if self._operator is None:
+            self._operator = operator = Operator(master.address for master in sim.masters)
+            host = sim.world.add_host(OPERATOR, node="tcp://10.0.9.9:1")
+            host.spawn("operator", lambda: operator).start()
+            host.restartable = False
+        self._asked += 1
+        self._operator.open[OperationId(f"operator-{self._asked}")] = question
+
+
+def _removal(operation_id: OperationId, service: SimFramework) -> Message | None:
+    if not service.up or service.ended or not service.framework.framework_id:
+        return None
+    return Instruct(operation_id, service.framework.framework_id, json.dumps({"do": "remove"}).encode())
+
+
+def _service(name: str, instances: int) -> ServiceSpec:
+    return ServiceSpec(name=name, command=("sleep", "100000"), instances=instances, cpus=0.5, mem=32)
+
+
+# -- drawn by chance --------------------------------------------------------------------------------------------------
+
+
+def draw(rng: random.Random, agents: int) -> tuple[AnyStep, ...]:
+    """A workload for so many agents."""
+    steps: list[AnyStep] = [
+        Submit(rng.randrange(3 * SECOND_US), rng.randrange(1, 25), rng.choice((100, 1_000, 3_000)), staged=bool(number))
+        for number in range(rng.randrange(1, 3))
+    ]
+    if rng.random() < 0.5:
+        steps.append(DoChores(rng.randrange(3 * SECOND_US)))
+    if rng.random() < 0.3:
+        steps.append(Serve(rng.randrange(3 * SECOND_US), rng.randrange(1, 5)))
+    if rng.random() < 0.3:
+        steps.append(AddAgent(rng.randrange(20 * SECOND_US)))
+    for _ in range(rng.choice((0, 0, 1, 3))):
+        steps.append(KillTask(rng.randrange(25 * SECOND_US), rng.randrange(20)))
+    if agents > 2 and rng.random() < 0.15:
+        steps.append(MarkGone(rng.randrange(25 * SECOND_US), rng.randrange(agents)))
+    if rng.random() < 0.2:
+        steps.append(Weigh(rng.randrange(20 * SECOND_US), rng.choice((500, 2_000))))
+    return tuple(sorted(steps, key=lambda step: step.at_us))
+
+
+def framework_names(work: Iterable[AnyStep]) -> list[str]:
+    """What the hosts of its frameworks will be called."""
+    count = sum(isinstance(step, Submit | Serve | DoChores) for step in work)
+    return [f"framework{number}" for number in range(count)]

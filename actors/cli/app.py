@@ -23,6 +23,7 @@ MODULES = {
     "masters": ("masters",),
     "registry": ("registry",),
     "operate": ("service", "weight", "gone", "completion"),
+    "chaos": ("chaos",),
 }
 """Module -> its commands, in the order of the help."""
 

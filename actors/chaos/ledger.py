@@ -23,7 +23,7 @@ RAN_DIRECTORY = "ran"
 """One file a task, one line a run of it."""
 NEVER_RAN = frozenset({Reason.STORAGE_FULL, Reason.CONTAINER_LAUNCH_FAILED})
 """A task that FAILED for one of these was not begun."""
-STATE_ONLY = frozenset({Reason.RECONCILIATION, Reason.AGENT_REREGISTERED})
+STATE_ONLY = frozenset({Reason.RECONCILIATION, Reason.AGENT_REREGISTERED, Reason.AGENT_REMOVED})
 """A master that says how things stand tells the state of a task, not why or with which status it ended; the agent's own
 update follows until it is acknowledged."""
 WIDTH = 24

@@ -122,7 +122,7 @@ def _judge_task(
             verdict.lost.append(f"{task_id} has no end, and ran {runs} times: {shown}")
         return
     verdict.ended += 1
-    if len({told.state for told in record.told if told.settles and told.state is not TaskState.UNKNOWN}) > 1:
+    if len({"never ran" if told.says_it_never_ran else told.state for told in record.told if told.settles}) > 1:
         verdict.untrue.append(f"{task_id} ended in two ways: {shown}")
     if settled.says_it_ran:
         if runs == 0 or not _is_true(record, statuses):
@@ -134,7 +134,7 @@ def _judge_task(
         verdict.told_lost += 1
         why = f"{settled.state} {settled.reason}".strip()
         verdict.reasons[why] = verdict.reasons.get(why, 0) + 1
-        if runs or any(told.state is not settled.state for told in _after(record, settled)):
+        if runs or not all(told.says_it_never_ran for told in _after(record, settled)):
             verdict.untrue.append(f"{task_id} was told {why}, and ran {runs} times: {shown}")
 
 

@@ -58,6 +58,12 @@ class Told(msgspec.Struct, frozen=True, array_like=True):
         return self.state is TaskState.UNKNOWN or is_terminal(self.state)
 
     @property
+    def says_it_never_ran(self) -> bool:
+        """It was not begun and never will be, or nobody knows of it. Such ends may follow one another: who asks while
+        an order is on its way is told GONE, and DROPPED when it has arrived in vain."""
+        return self.settles and not self.says_it_ran and self.state is not TaskState.KILLED
+
+    @property
     def says_it_ran(self) -> bool:
         """It came to an end, and was begun once."""
         if self.state is TaskState.FAILED:

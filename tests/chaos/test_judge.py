@@ -20,6 +20,7 @@ FULL = Told(S.FAILED, R.STORAGE_FULL, None, "u1")
 KILLED = Told(S.KILLED, R.NONE, None, "u1")
 DROPPED = Told(S.DROPPED, R.INVALID_OFFERS, None, "")
 UNREACHABLE = Told(S.UNREACHABLE, R.AGENT_REMOVED, None, "")
+GONE = Told(S.GONE, R.RECONCILIATION, None, "")
 UNKNOWN = Told(S.UNKNOWN, R.RECONCILIATION, None, "")
 FAILED_SOMEHOW = Told(S.FAILED, R.RECONCILIATION, None, "")
 FINISHED_SOMEHOW = Told(S.FINISHED, R.AGENT_REREGISTERED, None, "")
@@ -37,6 +38,9 @@ def found(verdict: Verdict) -> set[str]:
         ([RUNNING, UNREACHABLE, RUNNING, FINISHED], 1, ""),
         ([DROPPED], 0, ""),
         ([FULL], 0, ""),
+        ([GONE, DROPPED], 0, ""),
+        ([GONE, RUNNING, FINISHED], 1, "untrue"),
+        ([FINISHED, KILLED], 1, "untrue"),
         ([FAILED_SOMEHOW, FULL], 0, ""),
         ([RUNNING, FINISHED], 2, "twice"),
         ([FINISHED], 0, "untrue"),
@@ -50,7 +54,8 @@ def found(verdict: Verdict) -> set[str]:
         ([FULL], 1, "untrue"),
         ([KILLED], 1, "untrue"),
         ([UNKNOWN, RUNNING], 1, "untrue"),
-        ([FINISHED, Told(S.GONE, R.RECONCILIATION, None, "")], 1, "untrue"),
+        ([FINISHED, GONE], 1, "untrue"),
+        ([GONE, DROPPED], 1, "untrue"),
     ],
 )
 def test_a_task_of_the_ledger(told: list[Told], runs: int, violation: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from scale_world import EACH
 
-from mesos_actor import Framework, Offer, Status, TaskState, command_task, is_terminal
+from mesos_actor import Framework, Offer, Status, Task, TaskState, command_task, is_terminal
 from mesos_actor.actors.ids import Address
 from mesos_actor.actors.scheduling import FrameworkActor
 from mesos_actor.transport.sim.world import World
@@ -19,20 +19,21 @@ REFUSE_S = 1.0
 
 
 class AlwaysLaunching(Framework):
-    """Takes every offer and fills it. In the first filling each task has only a part of its time left, so that from
-    then on as many end each second as would after hours."""
+    """Takes every offer and fills it. The first `partly` tasks of all have only a part of their time left, so that as
+    many end each second from then on as would after hours."""
 
-    def __init__(self, name: str, rng: random.Random, filling: Callable[[], bool], counts: Counts) -> None:
-        self.name, self.draw, self.filling, self.counts = name, rng, filling, counts
+    def __init__(self, name: str, rng: random.Random, partly: int, counts: Counts) -> None:
+        self.name, self.draw, self.partly, self.counts = name, rng, partly, counts
         self.number = 0
 
     def on_offers(self, offers: Sequence[Offer]) -> None:
         for offer in offers:
-            free, tasks = offer.resources, []
+            free = offer.resources
+            tasks: list[Task] = []
             while (share := free.take(EACH)) is not None:
                 free -= share
                 seconds = max(LEAST_S, self.draw.gauss(MEAN_S, DEVIATION_S))
-                if self.filling():
+                if self.counts.launched + len(tasks) < self.partly:
                     seconds *= self.draw.random()
                 self.number += 1
                 tasks.append(command_task(f"{self.name}-{self.number}", ["sleep", f"{seconds:.3f}"], share))

@@ -17,7 +17,7 @@ from typing import Any
 from mesos_actor.actors.ids import Address, AgentId, ClusterId, FrameworkId, Principal, TaskId, UpdateId, address
 from mesos_actor.actors.messages.agents import AcknowledgeUpdate, Ping, Pong, RegisterAgent, Registered, RunTasks
 from mesos_actor.actors.messages.base import Message
-from mesos_actor.actors.messages.scheduler import Update
+from mesos_actor.actors.messages.scheduler import Refused, Update
 from mesos_actor.actors.messages.values import AgentInfo, Status, Task, TaskReport
 from mesos_actor.actors.ports import Outlet
 from mesos_actor.actors.resources import Resources
@@ -39,6 +39,8 @@ whole task takes 5.5 ms on an idle cluster, benchmarks/tasks.py)."""
 AGENTS_A_HOST = 500
 """Light agents that share a process and a connection."""
 REGISTER_RETRY_US = 30 * SECOND_US
+REFUSED_RETRY_US = 2 * SECOND_US
+"""After a refusal that is not for good: too many agents wait for the registry."""
 
 
 class Charged:
@@ -133,6 +135,8 @@ class LightAgent:
                     self._run(message, task)
             case AcknowledgeUpdate():
                 pass
+            case Refused(fatal=False, about="RegisterAgent"):
+                self._outlet.call_later(REFUSED_RETRY_US, self._register)
             case _:
                 raise AssertionError(f"{self.name}: a {type(message).__name__} is not in this model: {message}")
 

@@ -75,7 +75,7 @@ def measure(agents: int, frameworks: int, probes: int, message_us: int = MESSAGE
     counts, slots = Counts(), SLOTS * agents
     for number in range(frameworks):
         name = f"load{number}"
-        add_framework(world, master.address, AlwaysLaunching(name, rng, slots, counts))
+        add_framework(world, master.address, AlwaysLaunching(name, rng, counts))
     sim.run(2)
     coming_us = max(1, agents * SECOND_US // AGENTS_A_SECOND)
     add_agents(world, master.address, agents, coming_us, rng)

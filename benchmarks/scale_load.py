@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 
-from scale_world import EACH
+from scale_world import EACH, SLOTS
 
 from mesos_actor import Framework, Offer, Status, Task, TaskState, command_task, is_terminal
 from mesos_actor.actors.ids import Address
@@ -19,11 +20,11 @@ REFUSE_S = 1.0
 
 
 class AlwaysLaunching(Framework):
-    """Takes every offer and fills it. The first `partly` tasks of all have only a part of their time left, so that as
-    many end each second from then on as would after hours."""
+    """Takes every offer and fills it. The first task in a slot has only a part of its time left, so that as many end
+    each second from then on as would after hours."""
 
-    def __init__(self, name: str, rng: random.Random, partly: int, counts: Counts) -> None:
-        self.name, self.draw, self.partly, self.counts = name, rng, partly, counts
+    def __init__(self, name: str, rng: random.Random, counts: Counts) -> None:
+        self.name, self.draw, self.counts = name, rng, counts
         self.number = 0
 
     def on_offers(self, offers: Sequence[Offer]) -> None:
@@ -33,7 +34,7 @@ class AlwaysLaunching(Framework):
             while (share := free.take(EACH)) is not None:
                 free -= share
                 seconds = max(LEAST_S, self.draw.gauss(MEAN_S, DEVIATION_S))
-                if self.counts.launched + len(tasks) < self.partly:
+                if self.counts.is_first(offer.agent_id):
                     seconds *= self.draw.random()
                 self.number += 1
                 tasks.append(command_task(f"{self.name}-{self.number}", ["sleep", f"{seconds:.3f}"], share))
@@ -55,6 +56,12 @@ class Counts:
         self.running = 0
         self.failed = 0
         """Ended otherwise than FINISHED."""
+        self._slots: Counter[str] = Counter()
+
+    def is_first(self, agent_id: str) -> bool:
+        """Whether the next task of this agent is the first in its slot; counts it."""
+        self._slots[agent_id] += 1
+        return self._slots[agent_id] <= SLOTS
 
 
 class Probe(Framework):

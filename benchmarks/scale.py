@@ -33,7 +33,7 @@ PAPER = (
 QUICK = {"agents": 5_000, "points": 3, "probes": 3}
 FILL_LIMIT_S = 40
 """After the last agent has come: a master that has not filled the slots by then cannot, as its row tells."""
-STEADY_S = 3
+STEADY_S = 10
 BETWEEN_PROBES_S = 0.7
 PROBE_LIMIT_S = 120
 AGENTS_A_SECOND = 1_000

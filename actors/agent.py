@@ -51,6 +51,7 @@ from mesos_actor.actors.messages.executors import ExecutorUpdate, RegisterExecut
 from mesos_actor.actors.messages.records import AgentIdentityRecord
 from mesos_actor.actors.messages.scheduler import FromExecutor, Refused, ToExecutor
 from mesos_actor.actors.messages.values import AgentInfo
+from mesos_actor.actors.task import Reason
 
 GC_TIMER = "gc"
 END_TIMER = "end"
@@ -186,10 +187,18 @@ class Agent(Actor):
 
     @handles(RunTasks)
     def on_run_tasks(self, ctx: Context, sender: Address, message: RunTasks) -> None:
-        """Launch these tasks; those of an older leader are refused to its face."""
+        """Launch these tasks; those of an older leader, or of one that we have left, are refused to its face."""
         if self.registration.stale(ctx, message.term):
-            self.tasks.refuse_stale(ctx, sender, message)
-        elif self.registration.obeys(ctx, sender, message.term):
+            ctx.warn("stale_term", sender=sender, order="RunTasks", term=message.term)
+            self.tasks.refuse(ctx, sender, message, Reason.AGENT_STALE_TERM)
+        elif not self.registration.obeys(ctx, sender, message.term):
+            return
+        elif not self.registration.connected:
+            # We have told, or are about to tell, a master what runs here. With one task more that would be untrue, and
+            # a new leader answers by it: "gone", of a task that then runs.
+            ctx.warn("not_connected", sender=sender, order="RunTasks", term=message.term)
+            self.tasks.refuse(ctx, sender, message, Reason.AGENT_DISCONNECTED)
+        else:
             self.tasks.on_run(ctx, message)
 
     @handles(ReconcileTasks)

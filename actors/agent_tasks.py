@@ -33,11 +33,14 @@ from mesos_actor.actors.messages.executors import KillExecutorTask
 from mesos_actor.actors.messages.values import NO_LIMITS, Task
 from mesos_actor.actors.task import Reason, TaskState
 
-STALE_TERM = "The order is of an older leader's term"
 NO_LIMITS_HERE = (
     "The task has limits, and this agent keeps none (it was started with --isolation process): launch it without "
     "limits, or on an agent with cgroups"
 )
+REFUSALS = {
+    Reason.AGENT_STALE_TERM: "The order is of an older leader's term",
+    Reason.AGENT_DISCONNECTED: "The agent has left this master and registers anew",
+}
 
 
 class Tasks:
@@ -148,14 +151,11 @@ class Tasks:
         self.limit(ctx, run)
         for_executors.setdefault(executor.container_id, (executor, []))[1].append(task)
 
-    def refuse_stale(self, ctx: Context, sender: Address, message: RunTasks) -> None:
-        """An order of an older leader's term: tell that one that its tasks are not here."""
-        ctx.warn("stale_term", sender=sender, order="RunTasks", term=message.term)
+    def refuse(self, ctx: Context, sender: Address, message: RunTasks, reason: Reason) -> None:
+        """Tell a master that is not ours, or no longer, that its tasks are not here."""
         for task in message.tasks:
             if (message.framework_id, task.task_id) not in self._reports.streams.streams:
-                self._reports.drop_once(
-                    ctx, sender, message.framework_id, task.task_id, Reason.AGENT_STALE_TERM, STALE_TERM
-                )
+                self._reports.drop_once(ctx, sender, message.framework_id, task.task_id, reason, REFUSALS[reason])
 
     # -- running ----------------------------------------------------------------------------------------------------
 

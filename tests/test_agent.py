@@ -321,6 +321,20 @@ def test_only_the_master_is_obeyed(bench: Bench, principal: str) -> None:
     assert bench.tell(EXECUTOR, ContainerExited(ContainerId("c"), 0), principal) == []
 
 
+def test_what_runs_here_is_what_a_new_master_was_told(bench: Bench) -> None:
+    """Cut off, it has asked another master; then an order of the one that it left arrives. (Found by `mesos-actor
+    chaos`: the new master answered the framework's question with GONE, and the task ran.)"""
+    start(bench, command("known"))
+    report = only(RegisterAgent, bench.fire("ping"))
+    assert [r.task_id for r in report.tasks] == ["known"]
+
+    messages = bench.tell(M1, run(command("known"), command("t")))
+
+    assert updates(messages) == [("t", "DROPPED", "AGENT_DISCONNECTED")]
+    assert bench.logged() == ["not_connected"]
+    assert [r.task_id for r in only(RegisterAgent, bench.fire("register")).tasks] == ["known"]
+
+
 def test_a_lost_master_pauses_updates_and_coming_back_sends_them_again(bench: Bench) -> None:
     container = start(bench, command("t"))
     bench.lose("tcp://10.0.0.1:5050")

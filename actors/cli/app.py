@@ -24,6 +24,7 @@ MODULES = {
     "registry": ("registry",),
     "simulate": ("sim", "replay"),
     "operate": ("service", "weight", "gone", "completion"),
+    "chaos": ("chaos",),
 }
 """Module -> its commands, in the order of the help."""
 

@@ -15,7 +15,7 @@ from mesos_actor.actors.cli import app
 
 COMMANDS = (
     *("start", "init", "run", "submit", "wait", "kill", "teardown", "logs", "status", "agents", "frameworks"),
-    *("tasks", "offers", "roles", "why", "top", "weight", "gone", "completion", "service"),
+    *("tasks", "offers", "roles", "why", "top", "weight", "gone", "completion", "service", "chaos"),
 )
 
 

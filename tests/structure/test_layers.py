@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 SHELL = {
     "callable_executor",
+    "chaos",
     "cli",
     "client",
     "client_registry",
@@ -27,7 +28,7 @@ SHELL = {
     "runtime_turn",
     "store",
 }
-"""Modules of actors/ that touch the world for the others; everything else there is pure. `cli` is a package."""
+"""Modules of actors/ that touch the world for the others; all else there is pure. `chaos`, `cli` are packages."""
 
 PURE_STANDARD_LIBRARY = {
     "__future__",

@@ -30,10 +30,14 @@ from mesos_actor.actors.messages.containers import (
     KillContainer,
 )
 from mesos_actor.actors.messages.executors import KillExecutorTask
-from mesos_actor.actors.messages.values import Task
+from mesos_actor.actors.messages.values import NO_LIMITS, Task
 from mesos_actor.actors.task import Reason, TaskState
 
 STALE_TERM = "The order is of an older leader's term"
+NO_LIMITS_HERE = (
+    "The task has limits, and this agent keeps none (it was started with --isolation process): launch it without "
+    "limits, or on an agent with cgroups"
+)
 
 
 class Tasks:
@@ -48,6 +52,7 @@ class Tasks:
         workload: Workload,
     ) -> None:
         self._max_tasks = settings.max_tasks
+        self._keeps_limits = settings.isolation != "process"
         self._registration = registration
         self._reports = reports
         self._executors = executors
@@ -79,6 +84,8 @@ class Tasks:
             elif self._workload.run_count >= self._max_tasks:
                 text = f"The agent holds {self._max_tasks} tasks already (max_tasks)"
                 self._reports.drop(ctx, framework_id, task.task_id, Reason.AGENT_FULL, text)
+            elif not self._keeps_limits and _has_limits(task):
+                self._reports.drop(ctx, framework_id, task.task_id, Reason.TASK_INVALID, NO_LIMITS_HERE)
             elif task.command is not None:
                 self._launch(ctx, framework, message.role, task)
             else:
@@ -277,3 +284,7 @@ class Tasks:
         for framework_id, task_id in missing:
             if self._workload.run(framework_id, task_id) is None and id_error(task_id) is None:
                 self._reports.drop(ctx, framework_id, task_id, Reason.RECONCILIATION, from_master)
+
+
+def _has_limits(task: Task) -> bool:
+    return task.limits != NO_LIMITS or (task.executor is not None and task.executor.limits != NO_LIMITS)

@@ -26,6 +26,7 @@ from mesos_actor.actors.ids import (
 from mesos_actor.actors.messages.containers import FileData
 from mesos_actor.actors.messages.scheduler import Instruction, OperationResult
 from mesos_actor.actors.messages.values import (
+    NO_LIMITS,
     Command,
     Demand,
     ExecutorInfo,
@@ -34,6 +35,7 @@ from mesos_actor.actors.messages.values import (
     Offer,
     Status,
     Task,
+    TaskLimits,
     Uri,
 )
 from mesos_actor.actors.resources import Resources
@@ -281,6 +283,7 @@ def command_task(
     uris: Iterable[Uri] = (),
     labels: Mapping[str, str] | None = None,
     max_completion_s: float = 0.0,
+    limits: TaskLimits = NO_LIMITS,
 ) -> Task:
     """A task that runs a command: a list is the argument vector, a string goes through `/bin/sh -c`."""
     shell = isinstance(command, str)
@@ -292,12 +295,16 @@ def command_task(
         name=name or task_id,
         labels=dict(labels or {}),
         max_completion_ms=_ms("max_completion_s", max_completion_s),
+        limits=limits,
     )
 
 
-def executor_task(task_id: str, executor: ExecutorInfo, resources: Resources, data: bytes = b"") -> Task:
+def executor_task(
+    task_id: str, executor: ExecutorInfo, resources: Resources, data: bytes = b"", limits: TaskLimits = NO_LIMITS
+) -> Task:
     """A task for a custom executor, which is started on the agent unless it runs there already."""
-    return Task(task_id=TaskId(task_id), resources=resources, executor=executor, name=task_id, data=data)
+    name = TaskId(task_id)
+    return Task(task_id=name, resources=resources, executor=executor, name=task_id, data=data, limits=limits)
 
 
 def _as_offers(offers: Offer | OfferId | Iterable[Offer | OfferId]) -> tuple[Offer | OfferId, ...]:

@@ -167,10 +167,10 @@ class CgroupIsolator(BaseIsolator):
     # -- the end ----------------------------------------------------------------------------------------------------
 
     def ended(self, container_id: ContainerId) -> Ending:
-        cgroup = self._cgroup(container_id)
         if self._events is not None:
             self._events.unwatch(container_id)
         try:
+            cgroup = self._cgroup(container_id)
             found = cgroup.usage()
             if found is None:
                 return Ending()
@@ -179,7 +179,7 @@ class CgroupIsolator(BaseIsolator):
             if found.pids_max_events:
                 most = cgroup.node.pids.max
                 note = f"its limit of {most} processes (pids) was reached {_times(found.pids_max_events)}"
-        except (CgroupError, OSError) as error:
+        except (CgroupError, InvalidInput, OSError) as error:
             self._say("cgroup_end_not_read", container=container_id, error=str(error))
             return Ending()
         return Ending(limitation, note, _statistics(found))

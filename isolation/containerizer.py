@@ -7,8 +7,8 @@ launch    LaunchContainer: make the sandbox, fetch the URIs, apply the limits, s
           ContainerStarted and later ContainerExited, or with ContainerFailed and nothing else. Asked again about an id
           that is known, it tells what is known of it; an id never runs twice. A limit that cannot be applied, a kind of
           container that it does not know: ContainerFailed with a text that names the field and the fix
-update    UpdateContainer: new resources and limits, at once and silently. What cannot be applied is logged and stays
-          as it was; nobody is killed for having shrunk. Of a container that has ended or is unknown, nothing comes
+update    UpdateContainer: new resources and limits, at once and silently. Nobody is killed for having shrunk; one whose
+          limits cannot be kept any more is. Of a container that has ended or is unknown, nothing comes
 kill      KillContainer: TERM to everybody in it, KILL after the grace to whoever is left; a repeat may only shorten the
           grace. Always answered, if only with the end that was known already
 wait      ContainerExited comes when the command's own process has ended *and* nobody else of the container is left;

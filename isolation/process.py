@@ -130,8 +130,8 @@ class ProcessContainerizer:
         isolator cannot work on this host."""
         self._outlet = outlet
         loop = asyncio.get_running_loop()
-        self._threads = Threads(loop, PREPARE_THREADS, "containerizer", self._is_closed)
-        self._cleaner = Cleaner(self._isolation, outlet, loop, self._exit_repeat_us, self._is_closed)
+        self._threads = Threads(loop, PREPARE_THREADS, "containerizer", lambda: self._closed)
+        self._cleaner = Cleaner(self._isolation, outlet, loop, self._exit_repeat_us, lambda: self._closed)
         sandboxes_of(self._work_dir).mkdir(mode=0o711, parents=True, exist_ok=True)
         self._isolation.start(self)
         self._client.start(outlet)
@@ -252,9 +252,6 @@ class ProcessContainerizer:
             if container.launch is not None and container.launch != message:
                 self._apply_update(message, container.launch)  # its limits were changed while it was prepared
 
-    def _is_closed(self) -> bool:
-        return self._closed
-
     def _fail(self, container_id: ContainerId, reason: str, text: str) -> None:
         self._containers.pop(container_id, None)
         failed = ContainerFailed(container_id, reason, text)
@@ -316,6 +313,7 @@ class ProcessContainerizer:
             self._isolation.update(before, now)
         except IsolatorError as error:
             self._outlet.log("update_refused", level="warning", container=now.container_id, text=error.text)
+            self.limit(now.container_id, Limitation("update", error.text))
             return False
         return True
 

@@ -17,7 +17,18 @@ if TYPE_CHECKING:
     from mesos_actor.actors.framework import Framework, KnownTask, command_task, executor_task
     from mesos_actor.actors.ids import AgentId, ExecutorId, FrameworkId, OfferId, Role, TaskId
     from mesos_actor.actors.messages.scheduler import Instruction, OperationResult
-    from mesos_actor.actors.messages.values import Command, Demand, ExecutorInfo, Offer, Status, Task, Uri
+    from mesos_actor.actors.messages.values import (
+        UNLIMITED,
+        Command,
+        Demand,
+        ExecutorInfo,
+        Offer,
+        Statistics,
+        Status,
+        Task,
+        TaskLimits,
+        Uri,
+    )
     from mesos_actor.actors.resources import Attributes, Resource, Resources
     from mesos_actor.actors.run import Session, run, run_executor, running
     from mesos_actor.actors.scheduling import FrameworkActor
@@ -48,7 +59,10 @@ _HOMES = {
     "ExecutorInfo": "mesos_actor.actors.messages.values",
     "Offer": "mesos_actor.actors.messages.values",
     "Status": "mesos_actor.actors.messages.values",
+    "Statistics": "mesos_actor.actors.messages.values",
     "Task": "mesos_actor.actors.messages.values",
+    "TaskLimits": "mesos_actor.actors.messages.values",
+    "UNLIMITED": "mesos_actor.actors.messages.values",
     "Uri": "mesos_actor.actors.messages.values",
     "Instruction": "mesos_actor.actors.messages.scheduler",
     "OperationResult": "mesos_actor.actors.messages.scheduler",
@@ -68,6 +82,7 @@ _HOMES = {
 """Which module each public name lives in."""
 
 __all__ = [
+    "UNLIMITED",
     "AgentId",
     "Attributes",
     "ClusterExecutor",
@@ -95,9 +110,11 @@ __all__ = [
     "Role",
     "Session",
     "Source",
+    "Statistics",
     "Status",
     "Task",
     "TaskId",
+    "TaskLimits",
     "TaskState",
     "Unavailable",
     "Uri",

@@ -27,6 +27,7 @@ from tests.test_agent import (
     CPUS,
     EXECUTOR,
     M1,
+    SETTINGS,
     Bench,
     command,
     custom,
@@ -63,6 +64,21 @@ def started(bench: Bench, *tasks: str) -> list[ContainerId]:
 
 def test_limits_go_to_the_container(bench: Bench) -> None:
     assert only(LaunchContainer, bench.tell(M1, run(command("a", limits=LIMITS)))).limits == LIMITS
+
+
+def test_agent_that_keeps_no_limits_drops_what_has_some() -> None:
+    bench = Bench(msgspec.structs.replace(SETTINGS, isolation="process"))
+    bench.tell(M1, registered())
+    limited = msgspec.structs.replace(custom("b").executor, limits=LIMITS)  # type: ignore[type-var]
+
+    messages = bench.tell(M1, run(command("a", limits=LIMITS), custom("b", executor=limited), command("c")))
+
+    dropped = [m.status for m in messages if isinstance(m, Update)]
+    assert [(s.task_id, s.state, s.reason) for s in dropped] == [
+        (name, TaskState.DROPPED, Reason.TASK_INVALID) for name in ("a", "b")
+    ]
+    assert "--isolation process" in dropped[0].message
+    assert only(LaunchContainer, messages).env["MESOS_TASK_ID"] == "c"
 
 
 def test_what_ran_out_of_memory_is_told_so_with_what_it_used(bench: Bench) -> None:

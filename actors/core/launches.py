@@ -57,7 +57,11 @@ _FAILURES = {
 }
 
 
-_LIMITATIONS = {"memory": Reason.CONTAINER_LIMITATION_MEMORY, "disk": Reason.CONTAINER_LIMITATION_DISK}
+_LIMITATIONS = {
+    "memory": Reason.CONTAINER_LIMITATION_MEMORY,
+    "disk": Reason.CONTAINER_LIMITATION_DISK,
+    "update": Reason.CONTAINER_UPDATE_FAILED,
+}
 
 
 class Outcome(msgspec.Struct, frozen=True, gc=False):

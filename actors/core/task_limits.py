@@ -81,12 +81,14 @@ class Total:
     each task that comes or goes, however many there are.
 
     A limit that none has, the sum has not either. Where one has it, the others count with their request (cpus, mem),
-    and one without any limit makes the sum unlimited. What cannot be summed (cpus_burst, mem_high, io_weight) is the
-    executor's own, `own`. (Mesos: src/slave/slave.cpp, executors' limits)
+    and one without any limit makes the sum unlimited. What cannot be summed (cpus_burst, io_weight) is the executor's
+    own, `own`, and its mem_high stays as far above what all request as it was above its own request.
+    (Mesos: src/slave/slave.cpp, executors' limits)
     """
 
     def __init__(self, resources: Resources, own: TaskLimits) -> None:
         self._own = own
+        self._own_mem_bytes = resources.mem_bytes()
         self._amounts: Counter[str] = Counter()
         #: For cpus, mem and pids: how much is limited, how many say a limit, and how many of these say: none.
         self._limited = [0, 0, 0]
@@ -111,7 +113,10 @@ class Total:
         """What the container gets: the scalars, without role, and the limits."""
         bundle = Resources(tuple(Resource(name, milli) for name, milli in sorted(self._amounts.items()) if milli > 0))
         cpus, mem, pids = (self._limit(kind) for kind in range(3))
-        return bundle, replace(self._own, cpus_milli=cpus, mem_bytes=mem, pids=pids)
+        high = self._own.mem_high_bytes
+        if high is not None:
+            high += bundle.mem_bytes() - self._own_mem_bytes
+        return bundle, replace(self._own, cpus_milli=cpus, mem_bytes=mem, pids=pids, mem_high_bytes=high)
 
     def _limit(self, kind: int) -> int | None:
         if not self._named[kind]:

@@ -31,9 +31,10 @@ class LaunchContainer(Message, frozen=True):
 
 
 class UpdateContainer(Message, frozen=True):
-    """Its resources and limits are these now: an executor's grow and shrink with its tasks. Live; of a container that
-    does not run any more, nothing comes of it. What cannot be applied is logged, and stays as it was; a lower memory
-    limit is not put below what it uses now. (Mesos: Containerizer::update)"""
+    """Its resources and limits are these now: an executor's grow and shrink with its tasks. Live and silent; of a
+    container that does not run any more, nothing comes of it. One whose new limits cannot be kept is killed, with the
+    limitation `update`; but a lower memory limit than what it uses now is left as it was. (Mesos: Containerizer::update
+    and src/slave/slave.cpp, which destroys a container that cannot be updated)"""
 
     container_id: ContainerId
     resources: Resources
@@ -98,7 +99,8 @@ class ContainerExited(Message, frozen=True):
     """Whether a KillContainer went before the end."""
     text: str = ""
     limitation: str = ""
-    """Which limit ended it, as told in `text`: `memory`, `disk`, or whatever else was limited. Empty: none did."""
+    """Which limit ended it, as told in `text`: `memory`, `disk`, `update` (one that could not be kept), or whatever
+    else was limited. Empty: none did."""
     statistics: Statistics | None = None
 
 

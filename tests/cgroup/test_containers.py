@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,7 +27,6 @@ from mesos_actor.actors.messages.containers import (
 )
 from mesos_actor.actors.messages.values import Command, TaskLimits
 from mesos_actor.actors.resources import Resources
-from mesos_actor.isolation.cgroup import Cgroup
 from mesos_actor.isolation.linux import LinuxContainerizer, tree_name
 from tests.isolation.benches import RealBench, launch
 from tests.isolation.conformance import *  # noqa: F403 - the tests themselves
@@ -60,6 +60,11 @@ class LinuxBench(RealBench):
         """The containers that have a cgroup."""
         return sorted(path.name for path in self.tree.iterdir() if path.is_dir())
 
+    def is_bare(self) -> bool:
+        """Whether its containerizer holds nothing."""
+        port: Any = self.port
+        return not port._containers
+
     def shell(self, container_id: str, script: str, **limits: int) -> None:
         command = Command((script,), shell=True)
         self.send(
@@ -69,16 +74,27 @@ class LinuxBench(RealBench):
         )
 
 
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LinuxBench]:
+    """One for all tests: a launcher takes seconds to start here."""
+    made = LinuxBench(tmp_path_factory.mktemp("linux") / "agent")
+    yield made
+    made.close()
+    made.until(lambda: made.names() == [], "nothing is left")
+    made.tree.rmdir()
+
+
 @pytest.fixture
-def bench(_only_in_the_machine: None, tmp_path: Path) -> Iterator[LinuxBench]:
-    made = LinuxBench(tmp_path / "agent")
+def bench(_only_in_the_machine: None, request: pytest.FixtureRequest) -> Iterator[LinuxBench]:
+    """The machine's, with nothing in it."""
+    made: LinuxBench = request.getfixturevalue("machine")
     yield made
     print("launcher:", (made.work_dir / "launcher" / "launcher.log").read_text())  # shown when the test fails
-    made.close()
-    for path in made.tree.iterdir():
-        if path.is_dir():
-            Cgroup(path.name, str(path)).destroy()
-    made.tree.rmdir()
+    made.send(RecoverContainers(()))
+    made.until(lambda: made.is_bare() and made.names() == [], f"all is gone; left: {made.names()}")
+    made.send(*(ForgetContainer(name) for name in (A, B)))
+    made.inbox.messages.clear()
+    shutil.rmtree(made.work_dir / "sandboxes", ignore_errors=True)
 
 
 @pytest.fixture
@@ -211,7 +227,10 @@ def test_launcher_that_was_killed_leaves_nobody_behind(bench: LinuxBench, kit: K
 
 @pytest.mark.parametrize(
     ("limits", "text"),
-    [({"io_weight": 50}, "io.weight"), ({"cpus_milli": 50}, "cpus_limit_milli: 50 is below the request of 100")],
+    [
+        ({"mem_high_bytes": MIB}, "mem_high_bytes: 1048576 is out of range"),
+        ({"cpus_milli": 50}, "cpus_limit_milli: 50 is below the request of 100"),
+    ],
 )
 def test_limit_that_cannot_be_kept_fails_the_launch(bench: LinuxBench, limits: dict[str, int], text: str) -> None:
     bench.shell(A, "true", **limits)

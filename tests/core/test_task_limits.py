@@ -85,16 +85,19 @@ def test_limits_are_judged_beside_the_request(limits: TaskLimits, resources: str
 
 
 def test_sum_is_of_limits_where_one_has_any() -> None:
-    total = Total(Resources.parse("cpus:0.1;mem:32"), TaskLimits(pids=10, io_weight=50))
-    assert total.now() == (Resources.parse("cpus:0.1;mem:32"), TaskLimits(pids=10, io_weight=50))
+    own = TaskLimits(pids=10, io_weight=50, mem_high_bytes=40 * MIB)
+    total = Total(Resources.parse("cpus:0.1;mem:32"), own)
+    assert total.now() == (Resources.parse("cpus:0.1;mem:32"), own)
 
     total.add(Resources.parse("cpus:1;mem:64;ports:[1-2]"), TaskLimits(cpus_milli=2_000, pids=5))
     assert total.now() == (
         Resources.parse("cpus:1.1;mem:96"),
-        TaskLimits(cpus_milli=2_100, pids=15, io_weight=50),
+        TaskLimits(cpus_milli=2_100, pids=15, io_weight=50, mem_high_bytes=104 * MIB),
     )
     total.add(Resources.parse("cpus:1;mem:64"), TaskLimits(cpus_milli=UNLIMITED, mem_bytes=128 * MIB))
-    assert total.now()[1] == TaskLimits(cpus_milli=UNLIMITED, mem_bytes=224 * MIB, pids=15, io_weight=50)
+    assert total.now()[1] == TaskLimits(
+        cpus_milli=UNLIMITED, mem_bytes=224 * MIB, pids=15, io_weight=50, mem_high_bytes=168 * MIB
+    )
 
 
 AMOUNTS = st.builds(lambda cpus, mem: Resources.of(cpus=cpus, mem=mem), st.integers(0, 4), st.integers(0, 512))

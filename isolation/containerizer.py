@@ -63,6 +63,8 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     """The cgroup that was delegated to this agent; empty: the one it was started in."""
     pids_limit: int = 0
     """For containers that name none; 0: no limit."""
+    disk_watch_s: float = 15.0
+    """How often a sandbox with a limit on its disk is looked at."""
 
 
 Make = Callable[[Surroundings], Containerizer]
@@ -75,6 +77,7 @@ def _process(surroundings: Surroundings) -> Containerizer:
 
 
 def _linux(surroundings: Surroundings) -> Containerizer:
+    from mesos_actor.isolation.disk_isolator import DiskIsolator
     from mesos_actor.isolation.linux import LinuxContainerizer
 
     return LinuxContainerizer(
@@ -82,6 +85,7 @@ def _linux(surroundings: Surroundings) -> Containerizer:
         surroundings.executor_environment,
         cgroup_root=surroundings.cgroup_root,
         pids_limit=surroundings.pids_limit,
+        more=(DiskIsolator(surroundings.work_dir, surroundings.disk_watch_s),),
     )
 
 

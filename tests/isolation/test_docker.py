@@ -38,7 +38,7 @@ def engine() -> PretendedEngine:
 @pytest.fixture
 def make_launch(request: pytest.FixtureRequest) -> MakeLaunch:
     """As the suite's, in a container of Docker."""
-    from tests.isolation.conftest import launch
+    from tests.isolation.benches import launch
 
     def make(container_id: str, command: Command, **fields: Any) -> LaunchContainer:
         container = command.container or SPEC

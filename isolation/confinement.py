@@ -13,6 +13,7 @@ Fields, all optional, made by confinement_plan.fields_of:
     hostname         of a new uts namespace
     loopback         true: bring up lo of a new network namespace
     root             directory on the host that becomes /; without one the host's files stay
+    overlay          [store, options]: an overlay that becomes / instead, its paths relative to that directory
     read_only        true: / cannot be written
     proc, sys, dev   true: fresh /proc, /sys (read-only), minimal /dev
     devices          [[path, "c" or "b", major, minor, mode]...]: more nodes in a minimal /dev; the host's has its own
@@ -44,7 +45,7 @@ from mesos_actor.isolation.spawn import SpawnError
 KNOWN = frozenset(
     (
         *("namespaces", "joined", "uid_map", "gid_map", "hostname", "loopback"),
-        *("root", "read_only", "proc", "sys", "dev", "devices", "shm_bytes", "tmp_bytes", "volumes"),
+        *("root", "overlay", "read_only", "proc", "sys", "dev", "devices", "shm_bytes", "tmp_bytes", "volumes"),
         *("masked", "read_only_paths", "cwd"),
         *("rlimits", "user", "bounding", "effective", "no_new_privs", "seccomp"),
     )

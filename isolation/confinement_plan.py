@@ -7,6 +7,7 @@ confinement.enter in its child. Everything that can be known to fail is refused 
 from __future__ import annotations
 
 import itertools
+import os
 import platform
 import posixpath
 from collections.abc import Sequence
@@ -28,6 +29,8 @@ MAX_HOSTNAME: Final = 64
 """The kernel's __NEW_UTS_LEN."""
 MAX_PATH_BYTES: Final = 4_095
 MAX_TMPFS_BYTES: Final = 1 << 50
+MAX_OPTION_BYTES: Final = 255
+"""Of one option of a file system (fs/fsopen.c, fsconfig: 256 with its end)."""
 SHM_BYTES: Final = 64 << 20
 """As Docker's default."""
 
@@ -84,6 +87,19 @@ class User(msgspec.Struct, frozen=True):
     groups: tuple[int, ...] = ()
 
 
+class Overlay(msgspec.Struct, frozen=True, kw_only=True):
+    """A root put together of layers, in the container's own mount namespace: nothing of it is left on the host.
+
+    All paths are absolute, or relative to `store`. `lower`: the topmost layer first."""
+
+    store: str
+    lower: tuple[str, ...]
+    upper: str
+    work: str
+    user_xattr: bool = False
+    """For a user namespace: the layers' marks are those of ordinary users."""
+
+
 class Confinement(msgspec.Struct, frozen=True, kw_only=True):
     """The defaults confine nothing but privileges: no new ones by exec, Docker's system call filter."""
 
@@ -101,6 +117,8 @@ class Confinement(msgspec.Struct, frozen=True, kw_only=True):
     hostname: str = ""
     root: str = ""
     """A directory to be /, with /proc, /sys and /dev of its own. It is written to: mount points are made in it."""
+    overlay: Overlay | None = None
+    """What is mounted as `root`, which then only names it."""
     read_only_root: bool = False
     """Without a root image: all of the host's files, so that only volumes, /tmp and /dev/shm can be written."""
     volumes: tuple[Volume, ...] = ()
@@ -230,6 +248,7 @@ def _files(plan: Confinement) -> dict[str, Any]:
         raise InvalidInput(f"shm_bytes: {plan.shm_bytes} needs a /dev of its own: set root or read_only_root")
     return {
         "root": _root(plan.root) if plan.root else "",
+        "overlay": _overlay(plan),
         "read_only": plan.read_only_root,
         "proc": own_proc,
         "sys": bool(plan.root),
@@ -248,6 +267,22 @@ def _root(path: str) -> str:
     if root == "/":
         raise InvalidInput("root: '/' is the host's own: name an image's directory, or leave it empty")
     return root
+
+
+def _overlay(plan: Confinement) -> list[Any] | None:
+    overlay = plan.overlay
+    if overlay is None:
+        return None
+    if not plan.root or not overlay.lower:
+        raise InvalidInput(f"overlay: of {len(overlay.lower)} layers for root {plan.root!r}: both must be given")
+    options = {"lowerdir": ":".join(overlay.lower), "upperdir": overlay.upper, "workdir": overlay.work}
+    for name, value in options.items():
+        if len(os.fsencode(value)) > MAX_OPTION_BYTES or "," in value or "\\" in value or not value:
+            text = f"{len(os.fsencode(value))} bytes: at most {MAX_OPTION_BYTES}, without ',' and '\\'; copy the layers"
+            raise InvalidInput(f"overlay: {name} has {text} instead")
+    if overlay.user_xattr:
+        options["userxattr"] = ""
+    return [_path("overlay.store", overlay.store), options]
 
 
 def _size(field: str, size: int, least: int) -> int:

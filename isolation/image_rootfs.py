@@ -107,6 +107,36 @@ class RootfsPlan(msgspec.Struct, frozen=True):
         return options
 
 
+def found_in(plan: RootfsPlan, path: str) -> tuple[str, os.stat_result] | None:
+    """The topmost layer's directory that has something at `path`, and what that is; None: the image has nothing there,
+    or only by way of a link."""
+    parts = tuple(part for part in path.split("/") if part not in ("", "."))
+    for layer in reversed(plan.layers):
+        directory = f"{plan.store}/{layer.name}/."
+        with Tree(directory) as tree:
+            try:
+                found = tree.found(parts)
+            except NotADirectory:
+                return None
+        if found is not None:
+            return None if is_whiteout(found) else (directory, found)
+        if any("/".join(parts[:depth]) in layer.unpacked.opaque for depth in range(len(parts))):
+            return None
+    return None
+
+
+def text_of(plan: RootfsPlan, path: str, max_bytes: int) -> str:
+    """A regular file of the image, its first `max_bytes`; empty when there is none, or it is a link."""
+    found = found_in(plan, path)
+    if found is None or not stat.S_ISREG(found[1].st_mode):
+        return ""
+    parts = tuple(part for part in path.split("/") if part)
+    with Tree(found[0]) as tree:
+        descriptor = os.open(parts[-1], os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=tree.directory(parts[:-1]))
+        with os.fdopen(descriptor, "rb") as file:
+            return file.read(max_bytes).decode(errors="replace")
+
+
 def _ours() -> tuple[int, int]:
     return (0, 0) if os.geteuid() == 0 else (os.geteuid(), os.getegid())
 

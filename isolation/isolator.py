@@ -58,6 +58,8 @@ class Contribution(msgspec.Struct, frozen=True, kw_only=True):
     """Environment that wins over the command's own."""
     argv: Sequence[str] = ()
     """Instead of the command's arguments; empty: those stay."""
+    sandbox: str = ""
+    """Where the command sees its sandbox; empty: where it is on the host."""
     fields: Mapping[str, Any] = {}
     """What goes to the launcher with the launch (launcher_wire.py): `cgroup`, `limits`, `confine`. Maps are merged, one
     level deep; two isolators that give the same name another value are a bug, and the launch fails with it."""
@@ -96,6 +98,8 @@ class Isolator(Protocol):
     name: str
     keeps_limits: bool
     """Whether it sees to LaunchContainer.limits. Where none does, a launch with limits fails."""
+    makes_containers: bool
+    """Whether it sees to Command.container. Where none does, a launch with one fails."""
 
     def start(self, watch: Watch) -> None:
         """The agent begins, on its running asyncio loop. Raises MesosActorError when this host cannot do it."""
@@ -139,6 +143,7 @@ class BaseIsolator:
 
     name = "base"
     keeps_limits = False
+    makes_containers = False
 
     def start(self, watch: Watch) -> None:
         return
@@ -195,6 +200,7 @@ class Isolation:
         """All contributions as one. Raises IsolatorError after those before it were undone; what could not be undone
         is said in its text and is found again by `recover`."""
         self._check_limits(launch)
+        self._check_container(launch)
         merged = Contribution()
         for number, isolator in enumerate(self._isolators):
             try:
@@ -212,6 +218,14 @@ class Isolation:
                 "spawn",
                 "limits: this agent cannot keep any (it was started with --isolation process); start it with "
                 "--isolation cgroups, or launch the task without limits",
+            )
+
+    def _check_container(self, launch: LaunchContainer) -> None:
+        if launch.command.container is not None and not any(one.makes_containers for one in self._isolators):
+            raise IsolatorError(
+                "spawn",
+                "container: this agent runs commands on its host only (it was started with --isolation process); start "
+                "it with --isolation cgroups, or leave the container out",
             )
 
     def started(self, container_id: ContainerId, pid: int) -> None:
@@ -280,5 +294,6 @@ def _merged(before: Contribution, added: Contribution, name: str) -> Contributio
         defaults={**before.defaults, **added.defaults},
         env={**before.env, **added.env},
         argv=added.argv or before.argv,
+        sandbox=added.sandbox or before.sandbox,
         fields=fields,
     )

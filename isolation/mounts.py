@@ -125,7 +125,11 @@ class Taken:
     """
 
     def __init__(self, fields: dict[str, Any]) -> None:
-        self.root = _taken_root(fields["root"]) if fields.get("root") else None
+        self.root: int | None = None
+        if fields.get("overlay"):
+            self.root = _overlay(*fields["overlay"])
+        elif fields.get("root"):
+            self.root = _taken_root(fields["root"])
         self.volumes = [_taken_volume(volume) for volume in fields.get("volumes", ())]
 
 
@@ -185,6 +189,17 @@ def _taken_root(path: str) -> int:
         linux_calls.change_mount(mount, MOUNT_ATTR_NODEV, recursive=True)
         os.close(directory)
         return mount
+
+
+def _overlay(store: str, options: dict[str, str]) -> int:
+    """The layers as one file system, mounted nowhere yet (Documentation/filesystems/overlayfs.rst)."""
+    here = os.open(".", _DIRECTORY)
+    with _step(f"put the layers of the image in {store!r} together"):
+        os.chdir(store)
+        mount = linux_calls.new_mount("overlay", options, MOUNT_ATTR_NODEV)
+    os.fchdir(here)
+    os.close(here)
+    return mount
 
 
 def _taken_volume(volume: dict[str, Any]) -> tuple[int, int]:

@@ -64,7 +64,9 @@ class Preparation:
         """The container's directory, there and owned by whom it will belong to. Raises NotPrepared."""
         try:
             path = sandbox_of(self._work_dir, launch.framework_id, launch.container_id)
-            owner = owner_of(launch.command.user)
+            container = launch.command.container
+            in_image = container is not None and bool(container.image)  # then only the image knows who that user is
+            owner = None if in_image else owner_of(launch.command.user)
             make_sandbox(path)
             if owner is not None:
                 os.chown(path, owner.user_id, owner.group_id)
@@ -110,10 +112,12 @@ class Preparation:
         try:
             fields: dict[str, Any] = {
                 "argv": list(added.argv) or argv_of(launch.command),
-                "env": environment_of(launch, sandbox.path, {**extra, **added.env}, added.defaults),
+                "env": environment_of(
+                    launch, added.sandbox or sandbox.path, {**extra, **added.env}, added.defaults
+                ),
                 "cwd": sandbox.path,
             }
-            if launch.command.user:
+            if launch.command.user and launch.command.container is None:
                 fields["user"] = launch.command.user if owner_of(launch.command.user) else ""
         except CommandError as error:
             raise NotPrepared("spawn", str(error)) from None

@@ -224,6 +224,18 @@ def _confinement() -> Callable[[dict[str, Any]], None]:
     return enter
 
 
+def _confine(fields: dict[str, Any], identity: tuple[int, int, str] | None) -> None:
+    """Confine this process. It becomes its user last, for others may not mount; the streams are that user's."""
+    if identity is not None:
+        groups = os.getgrouplist(identity[2], identity[1])
+        fields = {"user": [identity[0], identity[1], groups], **fields}
+    user = fields.get("user")
+    if user is not None and os.geteuid() == 0 and not fields.get("uid_map"):
+        for descriptor in (1, 2):
+            os.fchown(descriptor, user[0], user[1])
+    _confinement()(fields)
+
+
 def _enter_cgroup(path: str) -> None:
     """Move this process, of which nothing of the command's has run yet. Raises SpawnError."""
     try:
@@ -246,7 +258,7 @@ def _become(program: Program, path: str, identity: tuple[int, int, str] | None, 
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         for limited, limit in program.limits.items():
             resource.setrlimit(limited, limit)
-        if identity is not None:
+        if identity is not None and not program.confine:
             os.initgroups(identity[2], identity[1])
             os.setresgid(identity[1], identity[1], identity[1])
             os.setresuid(identity[0], identity[0], identity[0])
@@ -254,7 +266,7 @@ def _become(program: Program, path: str, identity: tuple[int, int, str] | None, 
         os.dup2(os.open(program.out, _OUTPUT_FLAGS, 0o644), 1)
         os.dup2(os.open(program.err, _OUTPUT_FLAGS, 0o644), 2)
         if program.confine:
-            _confinement()(program.confine)
+            _confine(program.confine, identity)
         file = resolve(program.argv[0], path)
         try:
             os.execve(file, program.argv, program.env)

@@ -53,6 +53,8 @@ class UsageRow(msgspec.Struct, frozen=True, omit_defaults=True):
     io_stall_ms: int = 0
     oom_kills: int = 0
     forks_refused: int = 0
+    disk_bytes: int = 0
+    disk_limit_bytes: int = 0
 
 
 _COUNTED = UsageRow.__struct_fields__[UsageRow.__struct_fields__.index("memory_peak_bytes") :]

@@ -263,11 +263,13 @@ class Host:
         from mesos_actor.isolation.composing import ComposingContainerizer
         from mesos_actor.isolation.containerizer import Surroundings, find
 
+        settings = self.config.agent_settings(Resources())
         surroundings = Surroundings(
             work_dir=work_dir,
             executor_environment=self._executor_environment,
             cgroup_root=self.config.cgroup_root,
-            pids_limit=self.config.agent_settings(Resources()).container_pids_limit,
+            pids_limit=settings.container_pids_limit,
+            disk_watch_s=settings.disk_watch_interval_ms / 1_000,
             volume_roots=self.config.volume_roots,
             confine_all=self.config.confine_all,
         )

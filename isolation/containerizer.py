@@ -67,6 +67,8 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     """Directories of this host whose insides containers may have as volumes."""
     confine_all: bool = False
     """Whether commands that name no container are confined too."""
+    disk_watch_s: float = 15.0
+    """How often a sandbox with a limit on its disk is looked at."""
 
 
 Make = Callable[[Surroundings], Containerizer]
@@ -79,6 +81,7 @@ def _process(surroundings: Surroundings) -> Containerizer:
 
 
 def _linux(surroundings: Surroundings) -> Containerizer:
+    from mesos_actor.isolation.disk_isolator import DiskIsolator
     from mesos_actor.isolation.linux import LinuxContainerizer
 
     return LinuxContainerizer(
@@ -88,6 +91,7 @@ def _linux(surroundings: Surroundings) -> Containerizer:
         pids_limit=surroundings.pids_limit,
         volume_roots=surroundings.volume_roots,
         confine_all=surroundings.confine_all,
+        more=(DiskIsolator(surroundings.work_dir, surroundings.disk_watch_s),),
     )
 
 

@@ -7,34 +7,42 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import msgspec
-
 from mesos_actor.isolation.disk_usage import DiskUsage
+from mesos_actor.isolation.isolator import Limitation
 
-REASON = "CONTAINER_LIMITATION_DISK"
-"""Mesos: REASON_CONTAINER_LIMITATION_DISK."""
 FIRST_PROJECT, LAST_PROJECT = 5_000, 10_000
-"""Project ids that are the agent's own unless its operator says otherwise (Mesos: --xfs_project_range)."""
+"""Project ids that are the agent's own (Mesos: --xfs_project_range)."""
+HEADROOM_BYTES = 10 << 20
+"""So far past the limit a project quota refuses to go; whoever is between the two is ended. (Mesos: the same gap, with
+--xfs_kill_containers.) Without it nobody could tell a sandbox that is full from one whose task wanted more."""
+MAX_NAME = 200
+"""Characters of a directory's name, its end, that are told."""
+_MIB = 1 << 20
 
 
-class DiskLimitation(msgspec.Struct, frozen=True):
-    """A container must end for what it takes of the disk."""
-
-    text: str
-    used_bytes: int
-    limit_bytes: int
-    reason: str = REASON
-
-
-def disk_limitation(limit_bytes: int, usage: DiskUsage) -> DiskLimitation | None:
+def disk_limitation(limit_bytes: int, usage: DiskUsage) -> Limitation | None:
     """None: it may go on. A sandbox that cannot be measured is taken for too big: else that would be the way round."""
+    limit = _size(limit_bytes)
     if usage.used_bytes > limit_bytes:
-        text = f"Disk usage ({usage.used_bytes} bytes) exceeds quota ({limit_bytes} bytes)"
-        return DiskLimitation(text, usage.used_bytes, limit_bytes)
+        most = f", biggest directory {_shown(usage.biggest)} with {_size(usage.biggest_bytes)}"
+        text = f"disk limit of {limit} exceeded, in use {_size(usage.used_bytes)}"
+        return Limitation("disk", text + (most if usage.biggest_bytes else ""))
     if usage.incomplete:
-        text = f"Disk usage cannot be measured ({usage.incomplete}), so the quota of {limit_bytes} bytes cannot be kept"
-        return DiskLimitation(text, usage.used_bytes, limit_bytes)
+        text = f"disk limit of {limit} cannot be kept: what is in use cannot be measured, because {usage.incomplete}"
+        return Limitation("disk", text)
     return None
+
+
+def _size(size_bytes: int) -> str:
+    if size_bytes % _MIB and size_bytes < 10 * _MIB:
+        return f"{-(-size_bytes // 1_024)} KiB"
+    return f"{size_bytes / _MIB:.2f}".rstrip("0").rstrip(".") + " MiB"
+
+
+def _shown(name: str) -> str:
+    """A task chose the name: it may be long, and no text at all."""
+    shown = name.encode(errors="surrogateescape").decode(errors="replace") or "."
+    return repr(shown if len(shown) <= MAX_NAME else f"...{shown[-MAX_NAME:]}")
 
 
 class ProjectIds:

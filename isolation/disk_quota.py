@@ -12,6 +12,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import stat
 import struct
 
 from mesos_actor.actors.errors import InvalidInput
@@ -50,13 +51,14 @@ class ProjectQuotas:
     def close(self) -> None:
         os.close(self._descriptor)
 
-    def assign(self, directory: str, project: int) -> None:
-        """From now on what is made in the directory counts for this project; what is in it already does not, so
-        assign it while it is empty. Raises OSError."""
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    def assign(self, path: str, project: int) -> None:
+        """From now on this file, or what is made in this directory, counts for this project; what is in a directory
+        already does not. Raises OSError."""
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             flags, extent, extents, _, cow = _attributes(descriptor)
-            flags = flags | _INHERIT if project else flags & ~_INHERIT
+            if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+                flags = flags | _INHERIT if project else flags & ~_INHERIT
             fcntl.ioctl(descriptor, _SET_XATTR, _FSXATTR.pack(flags, extent, extents, project, cow))
         finally:
             os.close(descriptor)

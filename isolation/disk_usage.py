@@ -23,6 +23,8 @@ MAX_LINKED = 200_000
 """Files with several names remembered; past that each of their names counts."""
 BLOCK_BYTES = 512
 """The unit of st_blocks, whatever the file system's own."""
+AGENTS_OWN = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""What goes wrong for want of something that the agent has too little of."""
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -33,6 +35,24 @@ class DiskUsage(msgspec.Struct, frozen=True):
     entries: int
     incomplete: str = ""
     """Why it takes more than `used_bytes`, and nobody can say how much; empty: it is exact."""
+    biggest: str = ""
+    """The directory whose own files take the most, relative to the walk's; empty: that one itself, or no file at
+    all."""
+    biggest_bytes: int = 0
+
+
+class _Directory:
+    """One that we are inside of."""
+
+    __slots__ = ("descriptor", "entries", "file_bytes", "name")
+
+    def __init__(self, name: str, descriptor: int, entries: Iterator[os.DirEntry[str]]) -> None:
+        self.name = name
+        self.descriptor = descriptor
+        #: What is left to look at.
+        self.entries = entries
+        #: What its own files take, those of directories in it apart.
+        self.file_bytes = 0
 
 
 class DiskWalk:
@@ -46,20 +66,23 @@ class DiskWalk:
         self._used_bytes = 0
         self._entries = 0
         self._linked: set[tuple[int, int]] = set()
-        #: The directories that we are inside of: descriptor, and what is left of its entries.
-        self._open: list[tuple[int, Iterator[os.DirEntry[str]]]] = []
+        #: From the top to where we are.
+        self._open: list[_Directory] = []
+        self._biggest = ""
+        self._biggest_bytes = 0
         descriptor = os.open(path, _DIRECTORY)
         found = os.fstat(descriptor)
         self._device = found.st_dev
         self._used_bytes = found.st_blocks * BLOCK_BYTES
-        self._enter(descriptor)
+        self._enter("", descriptor)
 
     def close(self) -> None:
         while self._open:
             self._leave()
 
     def step(self, entries: int = ENTRIES_A_SLICE) -> DiskUsage | None:
-        """Look at so many entries more. None: there is more to look at."""
+        """Look at so many entries more. None: there is more to look at. Raises OSError, one of AGENTS_OWN; `close` it
+        then."""
         for _ in range(entries):
             if not self._open:
                 return self._found()
@@ -74,33 +97,36 @@ class DiskWalk:
 
     def _found(self, incomplete: str = "") -> DiskUsage:
         self.close()
-        return DiskUsage(self._used_bytes, self._entries, incomplete)
+        return DiskUsage(self._used_bytes, self._entries, incomplete, self._biggest, self._biggest_bytes)
 
-    def _enter(self, descriptor: int) -> None:
+    def _enter(self, name: str, descriptor: int) -> None:
         try:
-            self._open.append((descriptor, os.scandir(descriptor)))
+            self._open.append(_Directory(name, descriptor, os.scandir(descriptor)))
         except BaseException:
             os.close(descriptor)
             raise
 
     def _leave(self) -> None:
-        descriptor, entries = self._open.pop()
-        close = getattr(entries, "close", None)
+        if self._open[-1].file_bytes > self._biggest_bytes:
+            self._biggest_bytes = self._open[-1].file_bytes
+            self._biggest = "/".join(directory.name for directory in self._open[1:])
+        left = self._open.pop()
+        close = getattr(left.entries, "close", None)
         if close is not None:
             close()
-        os.close(descriptor)
+        os.close(left.descriptor)
 
     def _look(self) -> str:
         """At the next entry. Returns why it cannot go on."""
-        here, entries = self._open[-1]
+        here = self._open[-1]
         try:
-            entry = next(entries, None)
+            entry = next(here.entries, None)
             if entry is None:
                 self._leave()
                 return ""
             found = entry.stat(follow_symlinks=False)
-        except OSError:
-            return ""  # the task removed it meanwhile
+        except OSError as error:
+            return _trouble(error)
         self._entries += 1
         if found.st_dev != self._device:
             return ""
@@ -108,9 +134,10 @@ class DiskWalk:
             self._used_bytes += found.st_blocks * BLOCK_BYTES
             if len(self._open) >= MAX_DEPTH:
                 return f"it is more than {MAX_DEPTH} directories deep"
-            return self._descend(entry.name, here)
+            return self._descend(entry.name, here.descriptor)
         elif found.st_nlink < 2 or self._is_first(found):
             self._used_bytes += found.st_blocks * BLOCK_BYTES
+            here.file_bytes += found.st_blocks * BLOCK_BYTES
         return ""
 
     def _descend(self, name: str, here: int) -> str:
@@ -119,10 +146,9 @@ class DiskWalk:
             if os.fstat(descriptor).st_dev != self._device:  # something was mounted there just now
                 os.close(descriptor)
             else:
-                self._enter(descriptor)
+                self._enter(name, descriptor)
         except OSError as error:
-            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):  # it was removed or replaced meanwhile
-                return f"a directory in it cannot be read: {error.strerror}"
+            return _trouble(error)
         return ""
 
     def _is_first(self, found: os.stat_result) -> bool:
@@ -132,6 +158,15 @@ class DiskWalk:
         if len(self._linked) < MAX_LINKED:
             self._linked.add(key)
         return True
+
+
+def _trouble(error: OSError) -> str:
+    """Why the rest cannot be measured. Raises what is not the sandbox's doing."""
+    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+        return ""  # the task removed or replaced it meanwhile
+    if error.errno in AGENTS_OWN:
+        raise error
+    return f"something in it cannot be read: {error.strerror}"
 
 
 def measured(path: str, enough_bytes: int | None = None) -> DiskUsage:

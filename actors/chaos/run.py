@@ -137,7 +137,8 @@ class Chaos:
             elif kind == "master":
                 made.append(self._served(kind, name, "--as", "master", "--port", places[number - 1].rpartition(":")[2]))
             else:
-                more = ("--resources", RESOURCES, "--hostname", f"host-{number}")
+                # It is about what is lost, not about limits; every host can do this.
+                more = ("--isolation", "process", "--resources", RESOURCES, "--hostname", f"host-{number}")
                 made.append(self._served(kind, name, "--as", "agent", *more))
         return made
 

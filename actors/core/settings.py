@@ -79,5 +79,8 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Tasks that wait for one executor to register; one more is DROPPED."""
     container_pids_limit: int = 4_096
     """Processes and threads of a container that names no limit of its own; 0: no limit. Only with cgroups."""
+    disk_watch_interval_ms: int = 15_000
+    """How often a sandbox with a limit on its disk is looked at; only with cgroups (Mesos:
+    --container_disk_watch_interval, 15 s)."""
     usage_interval_ms: int = 1_000
     """The oldest answer to a question about resource use; an older one is measured anew (Mesos: 15 s)."""

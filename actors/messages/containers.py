@@ -150,6 +150,10 @@ class Usage(Value, frozen=True):
     io_stall_ms: int = 0
     oom_kills: int = 0
     forks_refused: int = 0
+    disk_bytes: int = 0
+    """What its sandbox took when that was looked at last. 0 where it has no limit: then nobody looks."""
+    disk_limit_bytes: int = 0
+    """0: none."""
 
 
 class ContainerUsage(Message, frozen=True):

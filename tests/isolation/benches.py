@@ -25,7 +25,7 @@ from mesos_actor.isolation.process import ProcessContainerizer
 AGENT = Address("/agent")
 FRAMEWORK = FrameworkId("c1-0001")
 M = TypeVar("M", bound=Message)
-DEADLINE_S = 10.0 if os.environ.get("MESOS_ACTOR_IN_VM") != "1" else 100.0
+DEADLINE_S = 10.0 if os.environ.get("MESOS_ACTOR_IN_VM") != "1" else 300.0
 """How long what must happen may take; the emulated machine is slow."""
 
 

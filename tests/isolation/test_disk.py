@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 
 from mesos_actor.isolation import disk_usage
-from mesos_actor.isolation.disk_limit import DiskLimitation, ProjectIds, disk_limitation
+from mesos_actor.isolation.disk_limit import ProjectIds, disk_limitation
 from mesos_actor.isolation.disk_quota import ProjectQuotas, QuotaError
 from mesos_actor.isolation.disk_usage import DiskUsage, DiskWalk, measured
+from mesos_actor.isolation.isolator import Limitation
+
+MIB = 1 << 20
 
 
 def blocks(*paths: Path) -> int:
@@ -31,7 +34,7 @@ def test_usage_is_that_of_all_files_and_directories(sandbox: Path) -> None:
     found = measured(str(sandbox))
 
     everything = [sandbox, *sandbox.rglob("*")]
-    assert found == DiskUsage(blocks(*everything), 4)
+    assert found == DiskUsage(blocks(*everything), 4, "", "", blocks(sandbox / "a"))
     assert found.used_bytes >= 150_000
 
 
@@ -102,14 +105,63 @@ def test_directory_that_vanishes_meanwhile_is_no_error(sandbox: Path) -> None:
     assert walk.step() is not None
 
 
+def test_biggest_directory_is_the_one_with_the_most_in_its_own_files(sandbox: Path) -> None:
+    (sandbox / "d" / "e" / "c").write_bytes(b"y" * 90_000)
+    (sandbox / "d" / "f").write_bytes(b"y" * 50_000)
+    os.sync()
+
+    found = measured(str(sandbox))
+    assert found.biggest == "d/e"
+    assert found.biggest_bytes == blocks(sandbox / "d" / "e" / "b", sandbox / "d" / "e" / "c")
+
+
+def test_what_the_agent_may_not_read_cannot_hide(sandbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task of the agent's own user can make a directory unreadable, or one whose files only have names."""
+
+    class Entry:
+        name = "x"
+
+        def stat(self, follow_symlinks: bool) -> os.stat_result:
+            raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "scandir", lambda descriptor: iter([Entry()]))
+    assert measured(str(sandbox)).incomplete == "something in it cannot be read: Permission denied"
+
+
+def test_want_of_descriptors_is_not_the_tasks_fault(sandbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> int:
+        raise OSError(24, "Too many open files")
+
+    walk = DiskWalk(str(sandbox))
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(OSError, match="Too many open files"):
+        walk.step()
+    walk.close()
+
+
 def test_decision() -> None:
-    assert disk_limitation(100, DiskUsage(100, 1)) is None
-    assert disk_limitation(100, DiskUsage(101, 1)) == DiskLimitation(
-        "Disk usage (101 bytes) exceeds quota (100 bytes)", 101, 100, "CONTAINER_LIMITATION_DISK"
+    assert disk_limitation(1024, DiskUsage(1024, 1)) is None
+    found = DiskUsage(101 * MIB, 1, "", "data/cache", 60 * MIB + MIB // 2)
+    assert disk_limitation(64 * MIB, found) == Limitation(
+        "disk", "disk limit of 64 MiB exceeded, in use 101 MiB, biggest directory 'data/cache' with 60.5 MiB"
     )
-    limitation = disk_limitation(100, DiskUsage(5, 1, "it is deep"))
+    limitation = disk_limitation(1024, DiskUsage(5, 1, "it is deep"))
     assert limitation is not None
-    assert limitation.text == ("Disk usage cannot be measured (it is deep), so the quota of 100 bytes cannot be kept")
+    assert limitation.text == (
+        "disk limit of 1 KiB cannot be kept: what is in use cannot be measured, because it is deep"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [("", "'.'"), ("a" * 300, f"'...{'a' * 200}'"), (os.fsdecode(b"\xff"), "'\ufffd'"), ("a\nb", "'a\\nb'")],
+)
+def test_name_that_a_task_chose_is_shown_as_text(name: str, shown: str) -> None:
+    limitation = disk_limitation(1024, DiskUsage(1536, 1, "", name, 1024))
+
+    assert limitation is not None
+    assert limitation.text == f"disk limit of 1 KiB exceeded, in use 2 KiB, biggest directory {shown} with 1 KiB"
+    limitation.text.encode()
 
 
 def test_project_ids_are_used_again_last() -> None:

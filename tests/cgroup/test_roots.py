@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -88,7 +87,7 @@ class RootBench(RealBench):
         return self.expect(ContainerFailed, self.run("true", spec, user)).text
 
     def roots(self) -> list[str]:
-        return sorted(os.listdir(self.work_dir / "roots"))
+        return sorted(path.name for path in (self.work_dir / "roots").iterdir())
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +112,7 @@ def bench(_only_in_the_machine: None, request: pytest.FixtureRequest) -> Iterato
 
 def test_image_says_what_runs_where_and_as_whom(bench: RootBench) -> None:
     assert bench.said("", ContainerSpec(image=bench.image)) == "of the image\n"
-    script = "id; pwd; echo $A $B $HOME $MESOS_SANDBOX; ls /; cat /marker; echo x > $MESOS_SANDBOX/made; ls -d /data/here"
+    script = "id; pwd; echo $A $B $HOME $MESOS_SANDBOX; ls /; cat /marker; echo; echo x > $MESOS_SANDBOX/made; ls -d /data/here"
     found = bench.said(script, ContainerSpec(image=bench.image), env={"B": "task"}).splitlines()
 
     assert found[0] == "uid=1000(ann) gid=1000(ann) groups=50(staff)"

@@ -92,6 +92,8 @@ def test_every_setting_can_be_given_in_each_place(file: Path, tmp_path: Path) ->
         "isolation": "cgroups",
         "cgroup_root": "/sys/fs/cgroup/mine/",
         "containerizers": "docker, mine",
+        "volume_roots": "/srv/data, /scratch",
+        "confine_all": "true",
         "log_json": "on",
         "log_level": "error",
     }

@@ -112,7 +112,9 @@ def bench(_only_in_the_machine: None, request: pytest.FixtureRequest) -> Iterato
 
 def test_image_says_what_runs_where_and_as_whom(bench: RootBench) -> None:
     assert bench.said("", ContainerSpec(image=bench.image)) == "of the image\n"
-    script = "id; pwd; echo $A $B $HOME $MESOS_SANDBOX; ls /; cat /marker; echo; echo x > $MESOS_SANDBOX/made; ls -d /data/here"
+    script = (
+        "id; pwd; echo $A $B $HOME $MESOS_SANDBOX; ls /; cat /marker; echo; echo x > $MESOS_SANDBOX/made; ls -d $PWD"
+    )
     found = bench.said(script, ContainerSpec(image=bench.image), env={"B": "task"}).splitlines()
 
     assert found[0] == "uid=1000(ann) gid=1000(ann) groups=50(staff)"

@@ -16,6 +16,7 @@ from mesos_actor.isolation.confinement_plan import (
     Confinement,
     Device,
     IdMap,
+    Overlay,
     User,
     Volume,
     fields_of,
@@ -63,8 +64,38 @@ def test_fields_are_known_plain_and_in_order() -> None:
 def test_every_field_is_carried_out_by_somebody() -> None:
     """None of those that the launcher knows is made by no plan."""
     joined = Confinement(network="join", network_path="/run/netns/x")
+    layered = Confinement(mount=True, root="/image", overlay=LAYERS)
+    plans = (EVERYTHING, joined, layered)
 
-    assert fields_of(EVERYTHING, "x86_64").keys() | fields_of(joined, "x86_64").keys() == confinement.KNOWN
+    assert {name for plan in plans for name in fields_of(plan, "x86_64")} == confinement.KNOWN
+
+
+LAYERS = Overlay(store="/store", lower=("s/2", "s/1"), upper="/roots/a/upper", work="/roots/a/work")
+
+
+def test_overlay_is_put_together_in_its_store() -> None:
+    fields = fields_of(Confinement(mount=True, root="/image", overlay=LAYERS), "x86_64")
+
+    options = {"lowerdir": "s/2:s/1", "upperdir": "/roots/a/upper", "workdir": "/roots/a/work"}
+    assert fields["overlay"] == ["/store", options]
+
+
+@pytest.mark.parametrize(
+    ("overlay", "root", "match"),
+    [
+        (LAYERS, "", "overlay: of 2 layers for root ''"),
+        (Overlay(store="/s", lower=(), upper="/u", work="/w"), "/image", "overlay: of 0 layers"),
+        (
+            Overlay(store="/s", lower=("l" * 300,), upper="/u", work="/w"),
+            "/image",
+            "lowerdir has 300 bytes: at most 255",
+        ),
+        (Overlay(store="/s", lower=("l",), upper="/u,x", work="/w"), "/image", "upperdir has .* without ','"),
+    ],
+)
+def test_overlay_that_cannot_be_mounted_is_refused(overlay: Overlay, root: str, match: str) -> None:
+    with pytest.raises(InvalidInput, match=match):
+        fields_of(Confinement(mount=True, root=root, overlay=overlay), "x86_64")
 
 
 def test_default_confines_privileges_alone() -> None:

@@ -176,7 +176,9 @@ class LocalCluster:
         self.masters = self.master.address()
         for number in range(self._wanted):
             name = f"agent{number}"
-            where = ["--as", "agent", "--masters", self.masters, "--work-dir", str(self.file(name))]
+            # Limits are not what these tests are about, and every host can do this.
+            where = ["--as", "agent", "--isolation", "process", "--masters", self.masters]
+            where += ["--work-dir", str(self.file(name))]
             agent = LocalProcess(self, name, [*where, "--hostname", name, "--resources", self._resources])
             self.agents.append(agent)
             agent.start()

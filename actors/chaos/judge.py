@@ -122,10 +122,8 @@ def _judge_task(
             verdict.lost.append(f"{task_id} has no end, and ran {runs} times: {shown}")
         return
     verdict.ended += 1
-    ends = [told for told in record.told if told.settles]
-    if ends and ends[0].state is not TaskState.UNKNOWN:
-        # Whoever has asked about a task whose end was acknowledged meanwhile is told that nobody knows it any more.
-        ends = [told for told in ends if told.state is not TaskState.UNKNOWN]
+    # A master forgets a task whose end was acknowledged: that it does not know it then says nothing new.
+    ends = [told for told in record.told if told.settles and told.state is not TaskState.UNKNOWN]
     if len({"never ran" if told.says_it_never_ran else told.state for told in ends}) > 1:
         verdict.untrue.append(f"{task_id} ended in two ways: {shown}")
     if settled.says_it_ran:

@@ -39,6 +39,8 @@ def found(verdict: Verdict) -> set[str]:
         ([DROPPED], 0, ""),
         ([FULL], 0, ""),
         ([GONE, DROPPED], 0, ""),
+        ([RUNNING, FINISHED, UNKNOWN], 1, ""),
+        ([UNKNOWN, FINISHED], 1, "untrue"),
         ([GONE, RUNNING, FINISHED], 1, "untrue"),
         ([FINISHED, KILLED], 1, "untrue"),
         ([FAILED_SOMEHOW, FULL], 0, ""),

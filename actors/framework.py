@@ -28,6 +28,7 @@ from mesos_actor.actors.messages.scheduler import Instruction, OperationResult
 from mesos_actor.actors.messages.values import (
     NO_LIMITS,
     Command,
+    ContainerSpec,
     Demand,
     ExecutorInfo,
     FrameworkInfo,
@@ -284,14 +285,16 @@ def command_task(
     labels: Mapping[str, str] | None = None,
     max_completion_s: float = 0.0,
     limits: TaskLimits = NO_LIMITS,
+    container: ContainerSpec | None = None,
 ) -> Task:
-    """A task that runs a command: a list is the argument vector, a string goes through `/bin/sh -c`."""
+    """A task that runs a command: a list is the argument vector, a string goes through `/bin/sh -c`; empty, with a
+    container's image: the image's own program."""
     shell = isinstance(command, str)
     argv = (command,) if isinstance(command, str) else tuple(command)
     return Task(
         task_id=TaskId(task_id),
         resources=resources,
-        command=Command(argv=argv, shell=shell, env=dict(env or {}), uris=tuple(uris)),
+        command=Command(argv=argv, shell=shell, env=dict(env or {}), uris=tuple(uris), container=container),
         name=name or task_id,
         labels=dict(labels or {}),
         max_completion_ms=_ms("max_completion_s", max_completion_s),

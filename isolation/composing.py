@@ -1,7 +1,8 @@
 """Several containerizers as one: each launch goes to the one for its kind of container.
 
-The kind is `command.container.type`, empty for whoever does not care: those go to the first. All other messages go to
-whoever has the container. Questions about many are asked of all and answered once.
+The kind is `command.container.type`, empty for whoever does not care: those go to the first, but with a container to
+the first that makes any, which `process` does not. All other messages go to whoever has the container. Questions about
+many are asked of all and answered once.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ from mesos_actor.actors.messages.containers import (
 from mesos_actor.actors.ports import Outlet, TimerHandle
 from mesos_actor.isolation.answers import NOT_KNOWN, OWN_PROCESS
 from mesos_actor.isolation.containerizer import Containerizer
+
+NO_CONTAINERS = "process"
+"""The kind that runs commands on the host only."""
 
 MAX_FAILED = 10_000
 """Launches of unknown kinds remembered, so that asking again gets the same answer; the oldest is dropped."""
@@ -92,6 +96,7 @@ class ComposingContainerizer:
         assert by_kind, "at least one"
         self._by_kind = dict(by_kind)
         self._first = next(iter(self._by_kind))
+        self._first_for_containers = next((kind for kind in self._by_kind if kind != NO_CONTAINERS), self._first)
         #: Whose each container is, until it is forgotten. As many as they hold together.
         self._owner: dict[ContainerId, str] = {}
         self._failed: dict[ContainerId, ContainerFailed] = {}
@@ -141,7 +146,7 @@ class ComposingContainerizer:
 
     def _on_launch(self, sender: Address, cause: str, principal: Principal, message: LaunchContainer) -> None:
         container_id = message.container_id
-        kind = self._owner.get(container_id) or kind_of(message) or self._first
+        kind = self._owner.get(container_id) or kind_of(message) or self._default_of(message)
         if container_id in self._failed:
             self._outlet.send(sender, self._failed[container_id])
         elif kind not in self._by_kind:
@@ -153,6 +158,9 @@ class ComposingContainerizer:
         else:
             self._owner[container_id] = kind
             self._by_kind[kind].on_message(sender, cause, principal, message)
+
+    def _default_of(self, message: LaunchContainer) -> str:
+        return self._first if message.command.container is None else self._first_for_containers
 
     def _on_one(
         self,

@@ -30,6 +30,7 @@ Mesos: src/slave/containerizer/containerizer.hpp.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from importlib import metadata
 from pathlib import Path
 from typing import Protocol, cast
@@ -69,6 +70,8 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     """Whether commands that name no container are confined too."""
     disk_watch_s: float = 15.0
     """How often a sandbox with a limit on its disk is looked at."""
+    volume_roots: tuple[str, ...] = ()
+    """Directories of this host whose insides containers may have as volumes."""
 
 
 Make = Callable[[Surroundings], Containerizer]
@@ -95,7 +98,28 @@ def _linux(surroundings: Surroundings) -> Containerizer:
     )
 
 
-BUILT_IN: dict[str, Make] = {"process": _process, "linux": _linux}
+def _docker(surroundings: Surroundings) -> Containerizer:
+    """Raises ConfigError when no engine answers: whoever asks for Docker at start means to use it."""
+    from mesos_actor.isolation.docker import DockerContainerizer
+    from mesos_actor.isolation.docker_engine import EngineError, open_engine
+
+    try:
+        with closing(open_engine()) as engine:
+            engine.ping()
+    except EngineError as error:
+        raise ConfigError(
+            f"containerizers: 'docker' needs Docker Engine or podman's service: {error}; start it, say by DOCKER_HOST "
+            "where it listens, or leave 'docker' out"
+        ) from None
+    return DockerContainerizer(
+        surroundings.work_dir,
+        surroundings.executor_environment,
+        volume_roots=surroundings.volume_roots,
+        pids_limit=surroundings.pids_limit,
+    )
+
+
+BUILT_IN: dict[str, Make] = {"process": _process, "linux": _linux, "docker": _docker}
 
 
 def find(name: str) -> Make:

@@ -33,11 +33,14 @@ from mesos_actor.actors.messages.containers import (
     LaunchContainer,
     MeasureContainers,
     RecoverContainers,
+    UpdateContainer,
 )
 from mesos_actor.actors.ports import Outlet, TimerHandle
 from mesos_actor.isolation.answers import NEVER_RAN, NOT_KNOWN, OWN_PROCESS, recovered_of
+from mesos_actor.isolation.command import CommandError
 from mesos_actor.isolation.docker_calls import EngineCalls
 from mesos_actor.isolation.docker_engine import Engine, open_engine
+from mesos_actor.isolation.docker_limits import engine_update
 from mesos_actor.isolation.docker_spec import (
     CONTAINER_LABEL,
     FRAMEWORK_LABEL,
@@ -71,6 +74,8 @@ class _Container:
         self.killed = False
         self.deadline_us = 0
         self.timer: TimerHandle | None = None
+        #: Limits that came while it was being prepared.
+        self.update: dict[str, Any] | None = None
         #: How many RecoverContainers had come when it was asked for: those do not judge it.
         self.recovery = recovery
         #: Nobody asked for it; told to nobody.
@@ -81,7 +86,8 @@ class DockerContainerizer:
     """Containers of an engine. See actors/ports.py for how a port lives.
 
     `volume_roots`: the host's directories that tasks may use as volumes. `init`: the engine's own small first process
-    passes signals on and reaps. `engine` is for tests; else the one at `url`, or where DOCKER_HOST says.
+    passes signals on and reaps. `pids_limit`: for containers that name none; 0: no limit. `engine` is for tests; else
+    the one at `url`, or where DOCKER_HOST says.
     """
 
     def __init__(
@@ -94,6 +100,7 @@ class DockerContainerizer:
         engine: Callable[[], Engine] | None = None,
         exit_repeat_us: int = EXIT_REPEAT_US,
         pause_s: float = 1.0,
+        pids_limit: int = 0,
     ) -> None:
         self._work_dir = work_dir.absolute()
         self._executor_environment = executor_environment
@@ -101,7 +108,7 @@ class DockerContainerizer:
         self._exit_repeat_us = exit_repeat_us
         self._key = agent_key(str(self._work_dir))
         roots = tuple(os.path.realpath(root) for root in volume_roots)
-        self._options = WatchOptions(self._key, roots, init, pause_s)
+        self._options = WatchOptions(self._key, roots, init, pids_limit, pause_s)
         self._containers: dict[ContainerId, _Container] = {}
         self._failed: OrderedDict[ContainerId, ContainerFailed] = OrderedDict()
         #: What the engine held of ours at our start and nobody has asked about yet.
@@ -261,6 +268,9 @@ class DockerContainerizer:
             container.state = what
             if first:
                 self._tell(ContainerStarted(container_id, what.pid))
+            limits, container.update = container.update, None
+            if limits is not None:
+                self._calls.later(f"limits for {container_id}", lambda engine: engine.update(what.engine_id, limits))
             if container.killed:
                 self._signal(container_id, container)
         elif kind == "failed" and what.reason != "cancelled":
@@ -297,6 +307,22 @@ class DockerContainerizer:
         for exited in exits[:EXITS_A_REPEAT]:
             self._tell(exited)
         self._repeat_later()
+
+    def _on_update(self, message: UpdateContainer) -> None:
+        """Other limits, live. What the engine will not do is logged."""
+        container = self._containers.get(message.container_id)
+        if container is None or container.exit is not None or container.orphan:
+            return
+        try:
+            limits = engine_update(message.resources, message.limits, self._options.pids_limit)
+        except CommandError as error:
+            self._outlet.log("update_refused", level="warning", container=message.container_id, text=str(error))
+            return
+        if container.state is None:
+            container.update = limits  # it is being prepared
+            return
+        engine_id = container.state.engine_id
+        self._calls.later(f"limits for {message.container_id}", lambda engine: engine.update(engine_id, limits))
 
     # -- killing and forgetting -------------------------------------------------------------------------------------
 
@@ -441,6 +467,7 @@ class DockerContainerizer:
 
     _HANDLERS: dict[type[Message], Callable[[Any, Any], None]] = {
         LaunchContainer: _on_launch,
+        UpdateContainer: _on_update,
         KillContainer: _on_kill,
         ForgetContainer: _on_forget,
         RecoverContainers: _on_recover,

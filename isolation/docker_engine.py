@@ -47,6 +47,9 @@ class Engine(Protocol):
         ...
 
     def start(self, engine_id: str) -> None: ...
+    def update(self, engine_id: str, limits: dict[str, Any]) -> None:
+        """Other limits for one that runs."""
+
     def inspect(self, engine_id: str) -> EngineState: ...
     def listed(self, key: str) -> list[str]:
         """The engine's ids of all containers that this agent made."""
@@ -161,6 +164,11 @@ class DockerEngine:
 
     def start(self, engine_id: str) -> None:
         self._call(lambda: self._api.start(engine_id))
+
+    def update(self, engine_id: str, limits: dict[str, Any]) -> None:
+        # The package's own method has no word for some of them.
+        url = self._api._url("/containers/{0}/update", engine_id)
+        self._call(lambda: self._api._result(self._api._post_json(url, data=limits), True))
 
     def inspect(self, engine_id: str) -> EngineState:
         found = self._call(lambda: self._api.inspect_container(engine_id))

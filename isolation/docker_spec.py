@@ -21,13 +21,11 @@ from mesos_actor.actors.ids import ContainerId
 from mesos_actor.actors.messages.containers import ContainerExited, LaunchContainer
 from mesos_actor.actors.messages.values import Command, ContainerSpec, Volume
 from mesos_actor.isolation.command import CommandError
-from mesos_actor.isolation.limits import MEM_MIN_BYTES
+from mesos_actor.isolation.docker_limits import engine_limits
 
 SANDBOX_INSIDE = "/mnt/mesos/sandbox"
 """Where a container sees its sandbox (Mesos: the same)."""
 CONTAINER_LABEL, FRAMEWORK_LABEL, AGENT_LABEL = "mesos-actor.container", "mesos-actor.framework", "mesos-actor.agent"
-SHARES_A_CPU = 1_024
-SHARES_MIN = 2
 MAX_NAME = 63
 _NETWORKS = {"host": "host", "none": "none", "own": "bridge"}
 _UNSAFE = re.compile(r"[^a-zA-Z0-9_.-]").sub
@@ -91,9 +89,15 @@ def volume_error(volume: Volume, roots: Iterable[str]) -> str | None:
 
 
 def create_parameters(
-    launch: LaunchContainer, image: str, sandbox: str, key: str, extra: Mapping[str, str], init: bool = False
+    launch: LaunchContainer,
+    image: str,
+    sandbox: str,
+    key: str,
+    extra: Mapping[str, str],
+    init: bool = False,
+    pids_limit: int = 0,
 ) -> dict[str, Any]:
-    """The body of ContainerCreate. cpus are shares, as in Mesos; memory is a limit, without swap on top of it."""
+    """The body of ContainerCreate. `pids_limit`: for whoever names none. Raises CommandError."""
     command, spec = launch.command, spec_of(launch.command)
     env = {name: value for name, value in command.env.items() if name not in environment.RESERVED}
     env.update(launch.env)
@@ -113,12 +117,7 @@ def create_parameters(
     }
     if init:
         host["Init"] = True
-    if millicpus := launch.resources.millicpus():
-        host["CpuShares"] = max(SHARES_MIN, millicpus * SHARES_A_CPU // 1_000)
-    if mem_bytes := launch.resources.mem_bytes():
-        host["Memory"] = host["MemorySwap"] = max(MEM_MIN_BYTES, mem_bytes)
-    if pids := launch.resources.scalar("pids") // 1_000:
-        host["PidsLimit"] = pids
+    host |= engine_limits(launch.resources, launch.limits, pids_limit)
     body: dict[str, Any] = {
         "Image": image,
         "Env": [f"{name}={value}" for name, value in env.items()],
@@ -153,7 +152,7 @@ def exited_of(container_id: ContainerId, state: EngineState, killed: bool) -> Co
         limit = f" of {state.mem_limit_bytes} bytes" if state.mem_limit_bytes else ""
         text = f"out of memory: it went past its limit{limit}"
         signal = code - 128 if code > 128 else 9
-        return ContainerExited(container_id, signal=signal, killed=killed, text=text)
+        return ContainerExited(container_id, signal=signal, killed=killed, text=text, limitation="memory")
     if 128 < code <= 128 + 64:
         return ContainerExited(container_id, signal=code - 128, killed=killed, text=state.error)
     if not 0 <= code <= 255:

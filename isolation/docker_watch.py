@@ -50,6 +50,7 @@ class WatchOptions(msgspec.Struct, frozen=True):
     key: str
     volume_roots: tuple[str, ...] = ()
     init: bool = False
+    pids_limit: int = 0
     pause_s: float = ENGINE_PAUSE_S
 
 
@@ -104,8 +105,9 @@ class Watch:
         try:
             self._fetch(launch)
             image = self._image(launch)
+            options = self._options
             parameters = create_parameters(
-                launch, image, self._sandbox, self._options.key, self._extra, self._options.init
+                launch, image, self._sandbox, options.key, self._extra, options.init, options.pids_limit
             )
             self._check_volumes(parameters)
             self._stop_if_cancelled()

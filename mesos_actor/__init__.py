@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mesos_actor.actors.messages.values import (
         UNLIMITED,
         Command,
+        ContainerSpec,
         Demand,
         ExecutorInfo,
         Offer,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
         Task,
         TaskLimits,
         Uri,
+        Volume,
     )
     from mesos_actor.actors.resources import Attributes, Resource, Resources
     from mesos_actor.actors.run import Session, run, run_executor, running
@@ -55,6 +57,7 @@ _HOMES = {
     "executor_task": "mesos_actor.actors.framework",
     "FrameworkActor": "mesos_actor.actors.scheduling",
     "Command": "mesos_actor.actors.messages.values",
+    "ContainerSpec": "mesos_actor.actors.messages.values",
     "Demand": "mesos_actor.actors.messages.values",
     "ExecutorInfo": "mesos_actor.actors.messages.values",
     "Offer": "mesos_actor.actors.messages.values",
@@ -64,6 +67,7 @@ _HOMES = {
     "TaskLimits": "mesos_actor.actors.messages.values",
     "UNLIMITED": "mesos_actor.actors.messages.values",
     "Uri": "mesos_actor.actors.messages.values",
+    "Volume": "mesos_actor.actors.messages.values",
     "Instruction": "mesos_actor.actors.messages.scheduler",
     "OperationResult": "mesos_actor.actors.messages.scheduler",
     "Reason": "mesos_actor.actors.task",
@@ -88,6 +92,7 @@ __all__ = [
     "ClusterExecutor",
     "Command",
     "ConfigError",
+    "ContainerSpec",
     "Demand",
     "Executor",
     "ExecutorActor",
@@ -118,6 +123,7 @@ __all__ = [
     "TaskState",
     "Unavailable",
     "Uri",
+    "Volume",
     "WorkerLost",
     "__version__",
     "command_task",

@@ -10,6 +10,7 @@ import pytest
 
 from mesos_actor.actors.actor import CancelTimer, Context, Persist, Send, SetTimer, Stop, Watch
 from mesos_actor.actors.core.leader_search import LeaderSearch
+from mesos_actor.actors.core.validation import command_error
 from mesos_actor.actors.errors import ConfigError, LocalError, PeerError
 from mesos_actor.actors.framework import Framework, command_task
 from mesos_actor.actors.ids import (
@@ -56,7 +57,7 @@ from mesos_actor.actors.messages.scheduler import (
     Unsubscribe,
     Update,
 )
-from mesos_actor.actors.messages.values import Demand, Offer, Status, Task
+from mesos_actor.actors.messages.values import Command, ContainerSpec, Demand, Offer, Status, Task
 from mesos_actor.actors.resources import Resources
 from mesos_actor.actors.scheduling import SUBSCRIPTION, FrameworkActor
 from mesos_actor.actors.task import Reason, Source, TaskState
@@ -883,3 +884,11 @@ def test_a_graceful_stop_says_goodbye() -> None:
     effects = bench.effects(lambda: bench.driver.on_stop(bench.ctx))
 
     assert sent(effects) == [Unsubscribe(FRAMEWORK)]
+
+
+def test_command_task_may_be_an_images_own_program() -> None:
+    container = ContainerSpec("app:1", network="none")
+    task = command_task("a", [], Resources.of(cpus=1), container=container)
+
+    assert task.command == Command((), container=container)
+    assert command_error(task.command, "a task") is None

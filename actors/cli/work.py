@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import time
@@ -29,7 +30,10 @@ def register(app: typer.Typer) -> None:
 
 
 def run(
-    command: Annotated[list[str], typer.Argument(metavar="CMD", help="What to run, after --, with its arguments.")],
+    command: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="CMD", help="What to run, after --, with its arguments. An --image may know it itself."),
+    ] = None,
     cpus: Annotated[str, typer.Option(metavar="NUMBER", help="Cores for each task.")] = "1",
     mem: Annotated[
         str, typer.Option(metavar="AMOUNT", help="Memory for each task, in MB or with a unit: 512MiB.")
@@ -59,6 +63,28 @@ def run(
     ] = None,
     shell: Annotated[bool, typer.Option("--shell", help="CMD is one line for /bin/sh.")] = False,
     time_limit: Annotated[str, typer.Option(metavar="TIME", help="End a task after so long: 30s, 10m.")] = "0",
+    image: Annotated[
+        str, typer.Option(help="Its root file system: python:3.12, or oci:/DIR, docker-archive:/FILE.tar on the agent.")
+    ] = "",
+    volume: Annotated[
+        list[str] | None,
+        typer.Option(metavar="HOST:CONTAINER[:ro]", help="A path of the agent's host to see inside; may be repeated."),
+    ] = None,
+    network: Annotated[
+        str | None, typer.Option(metavar="host|own|none", help="Its network; without it the host's.")
+    ] = None,
+    container_type: Annotated[
+        str | None,
+        typer.Option(metavar="linux|docker", help="Who makes its container; without it, as the agent likes."),
+    ] = None,
+    pull: Annotated[
+        str | None,
+        typer.Option(
+            metavar="missing|always|never",
+            help="When a registry is asked for the image; without it, when it is missing.",
+        ),
+    ] = None,
+    read_only: Annotated[bool, typer.Option("--read-only", help="Its root file system cannot be written to.")] = False,
     masters: Masters = "",
     key_dir: KeyDir = "",
     insecure: Insecure = False,
@@ -72,14 +98,27 @@ def run(
     Examples:
       mesos-actor run -- python3 -c 'print(6 * 7)'
       mesos-actor run --cpus 0.5 --instances 10 --shell -- 'echo I am $MESOS_ACTOR_INDEX'
+      mesos-actor run --image python:3.12 --volume /srv/data:/data:ro --network none -- python3 /data/count.py
     """
     from mesos_actor.actors.cli.attended import run_attended
     from mesos_actor.actors.core.task_limits import limit_pairs
     from mesos_actor.actors.frameworks.specs import batch_spec
 
+    container: dict[str, Any] = {
+        "image": image,
+        "volumes": volume,
+        "network": network,
+        "type": container_type,
+        "pull": pull,
+        "read_only_root": read_only,
+    }
+    container = {field: value for field, value in container.items() if value}
+    if not command and not image:
+        raise typer.BadParameter("give what to run after --, or an --image that says so itself")
+    command = command or []
     if shell and len(command) != 1:
         raise typer.BadParameter("with --shell, give the whole line as one word, in quotes")
-    program = Path(command[0].split()[0]).name[:48] if command[0].split() else "run"
+    program = _program(command[0]) if command else _of_image(image)
     group: dict[str, Any] = {
         # Told apart from other runs of the same program, so that `logs` and `kill` find the one that is meant.
         "name": f"{program}-{os.urandom(3).hex()}",
@@ -93,6 +132,7 @@ def run(
         "instances": instances,
         "constraints": constraint or [],
         "time_limit": time_limit,
+        **({"container": container} if container else {}),
         **({"shell": command[0]} if shell else {"command": command}),
     }
     try:
@@ -101,6 +141,17 @@ def run(
         # There is one task and nobody gave it a name.
         raise InvalidInput(str(error).replace(f"task[0] ({group['name']})", "run")) from None
     raise SystemExit(run_attended(spec, masters, key_dir, insecure, timeout))
+
+
+def _program(text: str) -> str:
+    """A name for people: the program's."""
+    return Path(text.split()[0]).name[:48] if text.split() else "run"
+
+
+def _of_image(image: str) -> str:
+    """Likewise, of an image that knows its own program: `python` of `docker.io/library/python:3.12`."""
+    last = image.rstrip("/").rpartition("/")[2]
+    return re.sub(r"[^A-Za-z0-9_.-]", "-", re.split("[:@]", last)[0])[:48] or "run"
 
 
 def _variable(text: str) -> tuple[str, str]:

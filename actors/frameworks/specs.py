@@ -16,6 +16,7 @@ from mesos_actor.actors.core.constraints import Constraint, parse_constraint
 from mesos_actor.actors.core.task_limits import limits_error, parse_limits
 from mesos_actor.actors.core.validation import MAX_DURATION_MS, command_error, uri_error
 from mesos_actor.actors.errors import InvalidInput
+from mesos_actor.actors.frameworks.container_table import ContainerTable
 from mesos_actor.actors.ids import Role, id_error, role_error
 from mesos_actor.actors.messages.values import Command, TaskLimits, Uri
 from mesos_actor.actors.resource_text import SIZED_NAMES, milli_of, shown
@@ -56,7 +57,7 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """What one task runs and needs; the fields that a batch's task and a service share."""
 
     command: tuple[str, ...] = ()
-    """The argument vector. Exactly one of `command` and `shell` is given."""
+    """The argument vector. Exactly one of `command` and `shell` is given, or neither when an image says what to run."""
     shell: str = ""
     """A line for /bin/sh -c."""
     cpus: Amount = 1
@@ -72,6 +73,9 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     uris: tuple[str, ...] = ()
     """Files on the agents to copy into the sandbox."""
     user: str = ""
+    container: ContainerTable | None = None
+    """What surrounds it: `{image = "python:3.12", network = "none"}`. Without: the agent's host, as the agent gives it
+    to all. Agents that make no containers fail the task."""
     constraints: tuple[str, ...] = ()
     """`rack==r1`, `hostname!=h3`, `os=~debian.*`, all of which an agent must meet."""
     kill_grace: Amount = 3
@@ -101,6 +105,7 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             env=self.env,
             uris=tuple(Uri(path=path) for path in self.uris),
             user=self.user,
+            container=None if self.container is None else self.container.to_spec("container"),
         )
 
     def parsed_constraints(self, where: str) -> tuple[Constraint, ...]:
@@ -110,8 +115,12 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             raise InvalidInput(f"{where}.constraints: {error}") from None
 
     def check(self, where: str) -> None:
-        if bool(self.command) == bool(self.shell):
-            raise InvalidInput(f"{where}: give exactly one of `command` (a list) and `shell` (a text)")
+        by_image = self.container is not None and bool(self.container.image)
+        if (self.command and self.shell) or not (self.command or self.shell or by_image):
+            raise InvalidInput(
+                f"{where}: give exactly one of `command` (a list) and `shell` (a text), or a container's `image` that "
+                "says what to run"
+            )
         if self.command and not self.command[0]:
             raise InvalidInput(f"{where}.command: its first word is empty; name the program to run")
         if self.ports < 0 or self.ports > 100:
@@ -119,6 +128,10 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         if not self.resources(where):
             raise InvalidInput(f"{where}: a task needs some cpus, mem or disk; all are 0")
         self.task_limits(where)
+        if self.container is not None:
+            for text in (self.container.image, *self.container.volumes):
+                _check_text(text, f"{where}.container")
+            self.container.to_spec(f"{where}.container")
         self._check_texts(where)
         self.parsed_constraints(where)
         duration_ms(self.kill_grace, f"{where}.kill_grace")
@@ -263,13 +276,8 @@ def _convert(data: Any, kind: type[T]) -> T:
     except msgspec.ValidationError as error:
         text = str(error)
         unknown = re.search(r"unknown field `([^`]*)`", text)
-        hint = (
-            _nearest(
-                unknown[1], [*BatchSpec.__struct_fields__, *ServiceSpec.__struct_fields__, *TaskSpec.__struct_fields__]
-            )
-            if unknown
-            else ""
-        )
+        kinds = (ContainerTable,) if ".container`" in text else (BatchSpec, ServiceSpec, TaskSpec)
+        hint = _nearest(unknown[1], [name for one in kinds for name in one.__struct_fields__]) if unknown else ""
         raise InvalidInput(f"{text}{hint}") from None
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from mesos_actor._version import __version__
 from mesos_actor.actors.cli import app
+from mesos_actor.actors.messages.values import Command, ContainerSpec, Volume
 
 COMMANDS = (
     *("start", "init", "run", "submit", "wait", "kill", "teardown", "logs", "status", "agents", "frameworks"),
@@ -83,6 +84,32 @@ def test_the_installed_command_and_the_module_are_the_same() -> None:
     assert outputs == [f"mesos-actor {__version__}\n"] * 2
 
 
+# -- run
+
+
+def test_run_puts_what_surrounds_a_command_into_its_spec(cli, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    from mesos_actor.actors.cli import attended
+    from mesos_actor.actors.frameworks.specs import BatchSpec
+
+    specs: list[BatchSpec] = []
+
+    def run_attended(spec: BatchSpec, *_: object) -> int:
+        specs.append(spec)
+        return 0
+
+    monkeypatch.setattr(attended, "run_attended", run_attended)
+    options = ("--container-type", "linux", "--network", "own", "--pull", "never", "--read-only")
+    assert cli("run", "--image", "host/py thon:3", *options, "--", "x").status == 2
+    assert cli("run", "--image", "host/python:3", "--volume", "/a:/b:ro", "--volume", "/c:/d", *options).status == 0
+    assert cli("run", "--", "x").status == 0
+
+    volumes = (Volume("/a", "/b", True), Volume("/c", "/d"))
+    expected = ContainerSpec("host/python:3", "linux", volumes, "own", "never", True)
+    assert specs[0].name == "python"
+    assert specs[0].task[0].to_command() == Command((), container=expected)
+    assert specs[1].task[0].to_command() == Command(("x",))
+
+
 # -- help
 
 
@@ -133,7 +160,12 @@ WRONG = [
     (["status", "--timeout", "soon"], "'soon' is not a number of seconds"),
     (["status", "--masters", "a b"], "masters: 'a b' is not a host"),
     (["status", "--masters", "h:99999999"], "masters: "),
-    (["run"], "Missing argument"),
+    (["run"], "give what to run after --, or an --image"),
+    (["run", "--shell", "--image", "app"], "with --shell, give the whole line"),
+    (["run", "--network", "x", "--", "true"], "run.container: 'network' must be one of 'host', 'own', 'none', not 'x'"),
+    (["run", "--container-type", "docker", "--", "true"], "run.container: 'image' is empty, but 'type' is 'docker'"),
+    (["run", "--volume", "/a", "--", "true"], "run.container.volumes: '/a' is no volume; write HOST:CONTAINER"),
+    (["run", "--image", "app", "--pull", "x"], "run.container: 'pull' must be one of 'missing', 'always', 'never'"),
     (["run", "--cpus"], "--cpus"),
     (["run", "--cpus", "-1", "--", "true"], "run: resources: cpus: '-1' is negative"),
     (["run", "--cpus", "1.23456", "--", "true"], "run: resources: cpus"),

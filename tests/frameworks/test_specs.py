@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mesos_actor.actors.errors import InvalidInput
 from mesos_actor.actors.frameworks.specs import batch_spec, duration_ms, service_spec
-from mesos_actor.actors.messages.values import UNLIMITED, TaskLimits
+from mesos_actor.actors.messages.values import UNLIMITED, Command, ContainerSpec, TaskLimits, Volume
 from mesos_actor.actors.resources import Resources
 
 
@@ -97,11 +99,61 @@ def test_a_whole_batch_is_read() -> None:
         ({"name": "b", "role": "a//b", "task": [{"name": "t", "command": ["x"]}]}, "two adjacent slashes"),
         ({"name": "", "task": [{"name": "t", "command": ["x"]}]}, "must not be empty"),
         ([], "Expected `object`"),
+        (_batch(container={"image": "a:b:c"}), r"task\[0\] \(t\)\.container: "),
+        (_batch(container={"network": "x"}), r"\.container: 'network' must be one of 'host', 'own', 'none', not 'x'"),
+        (_batch(container={"type": "rkt"}), r"\.container: 'type' must be one of '', 'docker', 'linux', not 'rkt'"),
+        (_batch(container={"pull": "now"}), r"\.container: 'pull' must be one of 'missing', 'always', 'never'"),
+        (_batch(container={"type": "docker"}), r"\.container: 'image' is empty, but 'type' is 'docker'"),
+        (_batch(container={"volumes": ["/a"]}), r"\.container\.volumes: '/a' is no volume; write HOST:CONTAINER or"),
+        (_batch(container={"volumes": ["a:/b"]}), r"\.container\.volumes: 'a:/b' is no volume"),
+        (_batch(container={"volumes": ["/a:/b:no"]}), r"\.container\.volumes: '/a:/b:no' is no volume"),
+        (_batch(container={"volumes": ["/a:/b:ro:x"]}), r"\.container\.volumes: '/a:/b:ro:x' is no volume"),
+        (
+            _batch(container={"volumes": ["/a:/proc"]}),
+            r"\.container: volume: 'container_path' '/proc' is the container",
+        ),
+        (_batch(container={"volumes": ["/a\0:/b"]}), r"\.container: .* has a NUL"),
+        (_batch(container={"image": "\udcff"}), r"\.container: .* is not valid Unicode"),
+        (_batch(container={"imge": "x"}), r"unknown field `imge`.*did you mean 'image'"),
+        (_batch(container={"image": "app"}, shell="x"), "exactly one of `command`"),
+        (_batch(container={"network": "none"}, command=[]), "or a container's `image` that says what to run"),
     ],
 )
 def test_a_bad_batch_is_refused_with_its_field(data: Any, words: str) -> None:
     with pytest.raises(InvalidInput, match=words):
         batch_spec(data)
+
+
+def test_a_container_is_read() -> None:
+    table = {
+        "image": "app:1",
+        "type": "linux",
+        "volumes": ["/srv:/data:ro", "/scratch:/tmp/x", "/a:/b:rw"],
+        "network": "none",
+        "pull": "never",
+        "read_only_root": True,
+    }
+    volumes = (Volume("/srv", "/data", True), Volume("/scratch", "/tmp/x"), Volume("/a", "/b"))
+    expected = ContainerSpec("app:1", "linux", volumes, "none", "never", True)
+
+    assert batch_spec(_batch(container=table)).task[0].to_command().container == expected
+    assert service_spec({"name": "web", "container": table}).to_command() == Command((), container=expected)
+    assert batch_spec(_batch()).task[0].to_command().container is None
+
+
+EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_examples_are_specs(path: Path) -> None:
+    data = tomllib.loads(path.read_text())
+    tasks = batch_spec(data).task if "task" in data else (service_spec(data),)
+
+    assert all(task.to_command().container is not None for task in tasks)
+
+
+def test_there_are_examples() -> None:
+    assert [path.stem for path in EXAMPLES] == ["containers", "web_container"]
 
 
 def test_a_service_is_read_and_a_bad_one_refused() -> None:

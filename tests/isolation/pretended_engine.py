@@ -104,6 +104,9 @@ class PretendedEngine:
             container.output = {"stdout": argv[1].encode(), "stderr": b"err"}
             container.end(0)
 
+    def update(self, engine_id: str, limits: dict[str, Any]) -> None:
+        self._get(engine_id).parameters["HostConfig"].update(limits)
+
     def inspect(self, engine_id: str) -> EngineState:
         found = self._get(engine_id)
         pid = os.getpid() if found.status == "running" else 0

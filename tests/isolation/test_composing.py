@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from mesos_actor.actors.errors import ConfigError
 from mesos_actor.actors.ids import ContainerId, OperationId, Principal
@@ -24,12 +25,14 @@ from mesos_actor.actors.messages.containers import (
     MeasureContainers,
     RecoverContainers,
 )
-from mesos_actor.actors.messages.values import Command
-from mesos_actor.isolation import composing, containerizer
+from mesos_actor.actors.messages.values import Command, ContainerSpec
+from mesos_actor.isolation import composing, containerizer, docker_engine
 from mesos_actor.isolation.composing import ComposingContainerizer
 from mesos_actor.isolation.containerizer import Surroundings
+from mesos_actor.isolation.docker import DockerContainerizer
 from mesos_actor.isolation.fake import FakeContainerizer, Survivors
 from tests.isolation.benches import AGENT, FakeBench, launch
+from tests.isolation.pretended_engine import PretendedEngine
 
 A, B, C = ContainerId("a.000000000001"), ContainerId("b.000000000002"), ContainerId("c.000000000003")
 SLEEP = Command(("sleep", "100"))
@@ -100,6 +103,41 @@ def test_questions_to_all_are_answered_once(bench: ComposedBench) -> None:
     assert (bench.both.is_live(A), bench.both.is_live(B)) == (True, False)
 
 
+def test_containers_go_past_the_one_that_makes_none() -> None:
+    plain, made = Survivors(), Survivors()
+    both = ComposingContainerizer({"process": FakeContainerizer(plain), "docker": FakeContainerizer(made)})
+    both.start(FakeBench().inbox)
+    for container_id, command in ((A, SLEEP), (B, replace(SLEEP, container=ContainerSpec("app")))):
+        both.on_message(AGENT, "", Principal("local"), launch(container_id, command))
+
+    assert ([*plain.containers], [*made.containers]) == ([A], [B])
+
+
+def test_docker_is_refused_at_start_where_no_engine_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = PretendedEngine()
+    engine.away = True
+    monkeypatch.setattr(docker_engine, "open_engine", lambda: engine)
+    surroundings = Surroundings(work_dir=tmp_path, executor_environment=lambda _: {})
+
+    with pytest.raises(ConfigError) as caught:
+        containerizer.find("docker")(surroundings)
+    assert str(caught.value) == (
+        "containerizers: 'docker' needs Docker Engine or podman's service: the engine cannot be reached: pretended; "
+        "start it, say by DOCKER_HOST where it listens, or leave 'docker' out"
+    )
+
+
+def test_docker_is_made_where_an_engine_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(docker_engine, "open_engine", PretendedEngine)
+    surroundings = Surroundings(
+        work_dir=tmp_path, executor_environment=lambda _: {}, pids_limit=7, volume_roots=("/srv",)
+    )
+
+    made = containerizer.find("docker")(surroundings)
+    assert isinstance(made, DockerContainerizer)
+    assert (made._options.pids_limit, made._options.volume_roots) == (7, ("/srv",))
+
+
 def test_orders_of_strangers_are_refused(bench: ComposedBench) -> None:
     bench.both.on_message(AGENT, "", Principal("executor:x"), launch(A, SLEEP))
 
@@ -127,7 +165,7 @@ def test_installed_containerizer_is_found_by_its_entry_point(monkeypatch: pytest
 
     assert isinstance(containerizer.find("mine")(surroundings), FakeContainerizer)
     for name, text in (
-        ("other", "containerizers: there is no 'other'; installed are broken, linux, mine, number, process"),
+        ("other", "containerizers: there is no 'other'; installed are broken, docker, linux, mine, number, process"),
         ("broken", "cannot be loaded: ModuleNotFoundError"),
         ("number", "is no callable"),
     ):

@@ -19,8 +19,10 @@ from mesos_actor.actors.messages.containers import (
     KillContainer,
     LaunchContainer,
     RecoverContainers,
+    UpdateContainer,
 )
-from mesos_actor.actors.messages.values import Command, ContainerSpec, Uri, Volume
+from mesos_actor.actors.messages.values import Command, ContainerSpec, TaskLimits, Uri, Volume
+from mesos_actor.actors.resources import Resources
 from mesos_actor.isolation.docker import DockerContainerizer
 from tests.isolation.pretended_engine import PretendedContainer, PretendedEngine
 from tests.isolation.test_conformance import *  # noqa: F403 - the same promises, kept by this one too
@@ -141,13 +143,44 @@ def test_output_is_never_written_through_a_link_that_the_task_made(
     assert any(event == "log_not_kept" for event, _ in bench.inbox.logged)
 
 
-def test_oom_is_told(bench: Any, make_launch: MakeLaunch) -> None:
-    from mesos_actor.actors.resources import Resources
+def test_limits_are_the_engines_and_change_live(bench: Any, make_launch: MakeLaunch, engine: PretendedEngine) -> None:
+    limits = TaskLimits(cpus_milli=500, mem_bytes=64 << 20, pids=9)
+    bench.send(make_launch(A, Command(("sleep", "1")), limits=limits))
+    bench.expect(ContainerStarted, A)
+    host = only(engine).parameters["HostConfig"]
+    assert (host["CpuQuota"], host["Memory"], host["PidsLimit"]) == (50_000, 64 << 20, 9)
 
+    bench.send(UpdateContainer(A, Resources(), TaskLimits(cpus_milli=1_500)))
+    bench.until(lambda: host["CpuQuota"] == 150_000, "the update")
+    assert (host["MemorySwap"], host["PidsLimit"]) == (-1, -1)
+    bench.send(UpdateContainer(A, Resources(), TaskLimits(io_weight=5)))
+    assert [fields["text"] for event, fields in bench.inbox.logged if event == "update_refused"] == [
+        "limits: io_weight is 5, which Docker Engine cannot keep; leave it out, or use container.type 'linux'"
+    ]
+
+
+def test_limits_that_come_while_it_is_prepared_are_kept(
+    bench: Any, make_launch: MakeLaunch, engine: PretendedEngine
+) -> None:
+    bench.send(make_launch(A, Command(("sleep", "1"))), UpdateContainer(A, Resources(), TaskLimits(cpus_milli=1_500)))
+    bench.expect(ContainerStarted, A)
+
+    bench.until(lambda: only(engine).parameters["HostConfig"].get("CpuQuota") == 150_000, "the update")
+
+
+def test_limit_that_the_engine_cannot_keep_fails_the_launch(bench: Any, make_launch: MakeLaunch) -> None:
+    bench.send(make_launch(A, Command(("true",)), limits=TaskLimits(io_weight=5)))
+
+    failed = bench.expect(ContainerFailed, A)
+    assert (failed.reason, "io_weight is 5" in failed.text) == ("spawn", True)
+
+
+def test_oom_is_told(bench: Any, make_launch: MakeLaunch) -> None:
     bench.send(msgspec.structs.replace(make_launch(A, Command(("oom",))), resources=Resources.parse("mem:64")))
 
     exited = bench.expect(ContainerExited, A)
-    assert (exited.signal, exited.text) == (9, "out of memory: it went past its limit of 67108864 bytes")
+    assert (exited.signal, exited.limitation) == (9, "memory")
+    assert exited.text == "out of memory: it went past its limit of 67108864 bytes"
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,7 @@ def test_volumes_are_the_operators_decision() -> None:
         (EngineState("e", "exited", exit_code=-1), ContainerExited(A, text="the engine tells the exit status -1")),
         (
             EngineState("e", "exited", exit_code=137, oom=True),
-            ContainerExited(A, signal=9, text="out of memory: it went past its limit"),
+            ContainerExited(A, signal=9, text="out of memory: it went past its limit", limitation="memory"),
         ),
     ],
 )

@@ -70,8 +70,6 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     """Whether commands that name no container are confined too."""
     disk_watch_s: float = 15.0
     """How often a sandbox with a limit on its disk is looked at."""
-    volume_roots: tuple[str, ...] = ()
-    """Directories of this host whose insides containers may have as volumes."""
 
 
 Make = Callable[[Surroundings], Containerizer]

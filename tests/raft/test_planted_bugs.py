@@ -106,7 +106,7 @@ def test_a_vote_that_is_not_written_down(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(Journal, "_header", header)
     with pytest.raises(AssertionError):
         test_dangers.test_a_vote_is_given_once_a_term_and_kept_over_a_crash()
-    found = caught_in_the_wild(range(80), size=3, hasty=True, crash=0.02, submit=0.02, cut=0.0, drop=0.1)
+    found = caught_in_the_wild(range(300, 340), size=3, hasty=True, crash=0.02, submit=0.02, cut=0.0, drop=0.1)
     assert "both lead in term" in found
 
 

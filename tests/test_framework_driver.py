@@ -891,4 +891,5 @@ def test_command_task_may_be_an_images_own_program() -> None:
     task = command_task("a", [], Resources.of(cpus=1), container=container)
 
     assert task.command == Command((), container=container)
+    assert task.command is not None
     assert command_error(task.command, "a task") is None

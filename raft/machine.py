@@ -69,6 +69,8 @@ class Image(msgspec.Struct, frozen=True):
     clients: tuple[Client, ...] = ()
     requests: tuple[tuple[str, Outcome], ...] = ()
     """The outcomes of wishes, oldest first."""
+    size_bytes: int | None = None
+    """RegistryState.size_bytes; None: the state did not begin as a replica's."""
     version: int = FORMAT_VERSION
 
 
@@ -191,7 +193,7 @@ class Machine:
     def image(self) -> bytes:
         """The whole state, for a snapshot."""
         clients = tuple(Client(name, tuple(mine.items())) for name, mine in self._clients.items())
-        return encode_image(Image(self.state.records(), clients, tuple(self._requests.items())))
+        return encode_image(Image(self.state.records(), clients, tuple(self._requests.items()), self.state.size_bytes))
 
     def restore(self, image: bytes) -> None:
         """Become what `image` says. Raises StorageError, unchanged, for what this release cannot read."""
@@ -202,14 +204,14 @@ class Machine:
             found = _IMAGES.decode(image)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise StorageError(_newer(f"a snapshot that this release cannot read ({error})")) from error
-        self.restore_records(found.records)
+        self.restore_records(found.records, found.size_bytes)
         self._clients = OrderedDict((client.name, OrderedDict(client.outcomes)) for client in found.clients)
         self._requests = OrderedDict(found.requests)
 
-    def restore_records(self, records: ClusterRecords) -> None:
+    def restore_records(self, records: ClusterRecords, size_bytes: int | None = None) -> None:
         """Become what these records say, with no repeats known."""
         kept = {key_of(record): record for record in records}
-        self.state = RegistryState.load(kept, self.max_agents, self.max_frameworks)
+        self.state = RegistryState.load(kept, self.max_agents, self.max_frameworks, size_bytes)
         self._clients = OrderedDict()
         self._requests = OrderedDict()
 

@@ -8,9 +8,8 @@ says that depends on its disk is said after the sync.
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Literal
 
 import msgspec
@@ -162,8 +161,11 @@ class RegistryPort:
             )
 
     def on_message(self, sender: Address, cause: str, principal: Principal, message: Message) -> None:
-        with self._or_end():
+        try:
             self._receive(sender, principal, message)
+        except Exception as error:
+            self._end_by(error)
+            raise
 
     def _receive(self, sender: Address, principal: Principal, message: Message) -> None:
         if isinstance(message, PEER_MESSAGES):
@@ -198,8 +200,11 @@ class RegistryPort:
 
     def on_flush(self) -> None:
         """The turn's messages are in: let a leader's entries go, then settle."""
-        with self._or_end():
+        try:
             self._flush()
+        except Exception as error:
+            self._end_by(error)
+            raise
 
     def _flush(self) -> None:
         self.replica.leadership.flush()
@@ -228,22 +233,19 @@ class RegistryPort:
         self._settling = False
         if self._closed:
             return
-        with self._or_end():
+        try:
             self._turn()
+        except Exception as error:
+            self._end_by(error)
+            raise  # to be logged with its traceback
 
-    @contextlib.contextmanager
-    def _or_end(self) -> Iterator[None]:
+    def _end_by(self, error: Exception) -> None:
         """A bug ends the process as a bad disk would: a replica that has stopped halfway must not go on, and one that
         is started again knows nothing that is not on its disk."""
-        try:
-            yield
-        except StorageError:
-            raise
-        except Exception as error:
+        if not isinstance(error, StorageError):
             self._settling = True  # there is no next turn
             text = f"registry: a bug has stopped this replica halfway, and it must not go on: {error!r}"
             self._outlet.call_later(0, lambda: self._end(text))
-            raise  # to be logged with its traceback
 
     @staticmethod
     def _end(text: str) -> None:

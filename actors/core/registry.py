@@ -117,18 +117,24 @@ class RegistryState:
 
     @classmethod
     def load(
-        cls, kept: Mapping[str, Record], max_agents: int = MAX_AGENTS, max_frameworks: int = MAX_FRAMEWORKS
+        cls,
+        kept: Mapping[str, Record],
+        max_agents: int = MAX_AGENTS,
+        max_frameworks: int = MAX_FRAMEWORKS,
+        size_bytes: int | None = None,
     ) -> RegistryState:
-        """The state that these records make up."""
+        """The state that these records make up. `size_bytes` when it is known: to measure it takes time."""
         state = cls(max_agents, max_frameworks)
         for record in kept.values():
             match record:
                 case ClusterRecord():
                     state.cluster = record
                 case AgentRecord() | FrameworkRecord() | WeightRecord() | MemberRecord():
-                    state._put(record)
+                    state._enter(record)
+                    state.size_bytes += _size(record) if size_bytes is None else 0
                 case _:
                     pass  # not ours: the store of another actor's kind cannot be opened under this name
+        state.size_bytes += size_bytes or 0
         return state
 
     def records(self) -> tuple[AnyClusterRecord, ...]:
@@ -142,6 +148,9 @@ class RegistryState:
 
     def _put(self, record: AgentRecord | FrameworkRecord | WeightRecord | MemberRecord) -> None:
         self.size_bytes += _size(record) - _size(self._known(record))
+        self._enter(record)
+
+    def _enter(self, record: AgentRecord | FrameworkRecord | WeightRecord | MemberRecord) -> None:
         match record:
             case AgentRecord():
                 self.agents[record.agent_id] = record

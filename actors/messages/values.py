@@ -62,7 +62,8 @@ class ContainerSpec(Value, frozen=True):
     """`linux` (namespaces and cgroups of our own), `docker` (Docker Engine), or empty: whichever the agent prefers."""
     volumes: tuple[Volume, ...] = ()
     network: str = "host"
-    """`host`, `own` (a namespace and whatever the containerizer connects it to), or `none` (loopback alone)."""
+    """`host`; `own`: a namespace with loopback alone, or, of type `docker`, what the Engine connects it to; `none`: no
+    network at all."""
     pull: str = "missing"
     """When the registry is asked: `missing` (the image is not here yet), `always`, `never`."""
     read_only_root: bool = False

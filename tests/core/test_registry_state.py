@@ -316,3 +316,5 @@ def test_a_full_state_admits_nothing_new_and_forgets_all_the_same() -> None:
         assert isinstance(done_or_gone, Applied)
     assert RegistryState.load({key_of(one): one for one in new.records()}).size_bytes == new.size_bytes < before
     assert isinstance(apply(new, SetWeight(Role("r"), 5)), Applied)
+    kept = {key_of(one): one for one in new.records()}
+    assert RegistryState.load(kept, size_bytes=new.size_bytes).size_bytes == new.size_bytes

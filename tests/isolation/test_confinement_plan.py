@@ -38,7 +38,7 @@ EVERYTHING = Confinement(
     root="/images/one",
     read_only_root=True,
     volumes=(Volume(source="data", within="/srv", target="/a/b/", read_only=True), Volume(source="/x", target="/a")),
-    sandbox="/work/box",
+    sandbox="/srv/box",
     sandbox_target="/mnt/sandbox",
     devices=(Device(path="/dev/gpu", major=195, minor=0),),
     tmp_bytes=1 << 20,

@@ -287,3 +287,13 @@ def test_a_wish_is_carried_out_once_whichever_leader_a_copy_of_it_reaches() -> N
     again.restore(machine.image())
     again.apply(2, encode_proposal(Proposal(OperationId("c-P1"), Term(2), SetWeight(Role("r"), 1000), "w1")))
     assert again.state.weights[Role("r")].weight_milli == 2000
+
+
+def test_a_restored_state_is_as_large_as_it_was() -> None:
+    """Else replicas that begin from a snapshot would refuse what the others admit."""
+    machine, again = Machine(), Machine()
+    machine.apply(1, encode_proposal(Proposal(OperationId("f"), Term(1), FOUND)))
+    machine.apply(1, weight("c-P1", 1))
+    again.restore(machine.image())
+    assert again.state.size_bytes == machine.state.size_bytes > 0
+    assert again.image() == machine.image()

@@ -147,8 +147,12 @@ def test_ctrl_c_ends_a_framework_and_its_tasks(started: Cluster) -> None:
         "import mesos_actor\n"
         "from mesos_actor import Resources, command_task\n"
         "class Endless(mesos_actor.Framework):\n"
+        "    launched = False\n"
         "    def on_offers(self, offers):\n"
-        "        self.accept(offers[0], [command_task('e', ['sleep', '600'], Resources.of(cpus=0.1, mem=16))])\n"
+        "        if not self.launched:\n"  # the rest of the agent is offered again while the task runs
+        "            self.launched = True\n"
+        "            task = command_task('e', ['sleep', '600'], Resources.of(cpus=0.1, mem=16))\n"
+        "            self.accept(offers[0], [task])\n"
         "mesos_actor.run(Endless())\n",
     )
     env = started.environment()

@@ -156,7 +156,13 @@ def test_ctrl_c_ends_a_framework_and_its_tasks(started: Cluster) -> None:
         "mesos_actor.run(Endless())\n",
     )
     env = started.environment()
-    process = subprocess.Popen([sys.executable, program], env=env, stderr=subprocess.PIPE, text=True)
+
+    def as_in_a_terminal() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell starts what it runs in the background with it ignored
+
+    process = subprocess.Popen(
+        [sys.executable, program], env=env, stderr=subprocess.PIPE, text=True, preexec_fn=as_in_a_terminal
+    )
     started.until_task("e", "RUNNING")
 
     process.send_signal(signal.SIGINT)

@@ -29,6 +29,7 @@ from mesos_actor.actors.messages.scheduler import (
     Accept,
     Acknowledge,
     Decline,
+    Heartbeat,
     InstructionDone,
     Kill,
     OperationResult,
@@ -54,6 +55,7 @@ FrameworkMessage = (
     Accept
     | Acknowledge
     | Decline
+    | Heartbeat
     | InstructionDone
     | Kill
     | Reconcile
@@ -228,6 +230,11 @@ class MasterFrameworks(MasterAgents):
             text = f"Framework {message.framework_id} is not subscribed from here: subscribe first"
             self.refuse(ctx, sender, message, "not-subscribed", text)
         return None
+
+    @handles(Heartbeat)
+    def on_heartbeat(self, ctx: Context, sender: Address, message: Heartbeat) -> None:
+        if self.subscribed(ctx, sender, message) is not None:
+            ctx.send(sender, message)
 
     # -- going away
 

@@ -121,6 +121,9 @@ class FrameworkActions(CallbackActor):
         #: Callbacks owed to the author from within an action, made after the present one has returned.
         self.owed: list[tuple[str, Any]] = []
         self.teardown: Teardown | None = None
+        #: when the leader was last heard, and last asked whether it still serves us
+        self.heard_us = 0
+        self.probed_us = 0
         self._reads_asked = 0
         self._wishes_made = 0
 

@@ -21,6 +21,9 @@ LOOK_EVERY_US = 2 * SECOND_US
 """How often the driver looks for what is late, while it waits for anything at all."""
 SILENCE_US = 15 * SECOND_US
 """A task that was launched this long ago and of which nothing was heard is reconciled."""
+HEARTBEAT_US = 15 * SECOND_US
+"""A master that was silent for so long is asked whether it still serves this framework, and given up when it says
+nothing for as long again (Mesos: DEFAULT_HEARTBEAT_INTERVAL, src/master/constants.hpp)."""
 ANSWER_LIMIT_US = 60 * SECOND_US
 """An operation or a file read without an answer for so long will have none."""
 
@@ -29,6 +32,8 @@ class FrameworkDoubts(FrameworkActions):
     """A driver that looks after what it asked for."""
 
     def on_message(self, ctx: Context, sender: Address, message: Message) -> None:
+        if sender == self.leader:
+            self.heard_us = ctx.now_us
         super().on_message(ctx, sender, message)
         self._look_out(ctx)
 

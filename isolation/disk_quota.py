@@ -102,10 +102,20 @@ def _attributes(descriptor: int) -> tuple[int, ...]:
     return _FSXATTR.unpack(fcntl.ioctl(descriptor, _GET_XATTR, bytes(_FSXATTR.size)))
 
 
+def _kernel_has_quotas() -> bool:
+    """A file system that counts nothing answers ENOSYS as well (fs/quota/quota.c `do_quotactl`)."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    nowhere = ctypes.c_int(-1)
+    libc.syscall(
+        ctypes.c_long(_QUOTACTL_FD), nowhere, ctypes.c_uint(_Q_GETQUOTA << 8 | _PROJECT), ctypes.c_uint(0), None
+    )
+    return ctypes.get_errno() != errno.ENOSYS
+
+
 def _why(error: OSError) -> str:
-    if error.errno == errno.ENOSYS:
+    if error.errno == errno.ENOSYS and not _kernel_has_quotas():
         return "this kernel has no quotactl_fd(2) or no quotas: Linux 5.14 with CONFIG_QUOTA is needed"
-    if error.errno in (errno.ESRCH, errno.ENOTTY, errno.EOPNOTSUPP, errno.ENODEV, errno.EINVAL):
+    if error.errno in (errno.ENOSYS, errno.ESRCH, errno.ENOTTY, errno.EOPNOTSUPP, errno.ENODEV, errno.EINVAL):
         return (
             "its file system does not count projects: use ext4 (mkfs -O project,quota) or XFS, mounted with 'prjquota'"
         )

@@ -11,6 +11,7 @@ from mesos_actor.actors.ids import Address, ClusterId, ContainerId, OperationId,
 from mesos_actor.actors.messages.containers import FileData
 from mesos_actor.actors.messages.scheduler import (
     Acknowledge,
+    Heartbeat,
     Kill,
     Offers,
     OperationResult,
@@ -26,7 +27,7 @@ from mesos_actor.actors.messages.scheduler import (
 from mesos_actor.actors.messages.values import Demand
 from mesos_actor.actors.resources import Resources
 from mesos_actor.actors.scheduling_actions import KILL_REPEAT_US, WISH_REPEAT_US
-from mesos_actor.actors.scheduling_doubts import ANSWER_LIMIT_US, SILENCE_US
+from mesos_actor.actors.scheduling_doubts import ANSWER_LIMIT_US, HEARTBEAT_US, SILENCE_US
 from mesos_actor.actors.task import Reason, Source, TaskState
 from tests.test_framework_driver import AGENT, FRAMEWORK, Bench, offer, sent, status, task, update
 
@@ -202,3 +203,54 @@ def test_nothing_is_looked_for_when_nothing_is_waited_for() -> None:
 
     assert not [effect for effect in effects if getattr(effect, "name", "") == "look"]
     assert SECOND_US < SILENCE_US
+
+
+def listening(bench: Bench, delay_us: int) -> list[Any]:
+    """What the driver does when, so long after, it asks itself whether the leader was heard."""
+    bench.ctx.now_us += delay_us
+    return bench.timer("heartbeat")
+
+
+def test_a_silent_leader_is_asked_and_then_given_up() -> None:
+    bench = Bench()
+    bench.register()
+
+    assert sent(listening(bench, HEARTBEAT_US), Heartbeat) == [Heartbeat(FRAMEWORK)]
+    assert bench.driver.leader
+    listening(bench, HEARTBEAT_US)
+
+    assert not bench.driver.leader
+    assert ("on_disconnected",) in bench.calls
+    assert sent(bench.timer("subscribe"), Subscribe) != []
+
+
+def test_a_leader_that_is_heard_is_not_asked() -> None:
+    bench = Bench()
+    bench.register()
+    bench.ctx.now_us += HEARTBEAT_US - 1
+    bench.get(update())
+
+    assert sent(listening(bench, 1), Heartbeat) == []
+    assert sent(listening(bench, HEARTBEAT_US - 1), Heartbeat) == [Heartbeat(FRAMEWORK)]
+
+
+def test_a_leader_that_answers_is_kept() -> None:
+    bench = Bench()
+    bench.register()
+    for _ in range(3):
+        assert sent(listening(bench, HEARTBEAT_US), Heartbeat) == [Heartbeat(FRAMEWORK)]
+        bench.ctx.now_us += 1_000
+        bench.get(Heartbeat(FRAMEWORK))
+        assert sent(listening(bench, HEARTBEAT_US - 1_000), Heartbeat) == []
+
+    assert bench.driver.leader
+
+
+def test_a_master_that_does_not_lead_any_more_says_so_when_it_is_asked() -> None:
+    bench = Bench()
+    bench.register()
+    listening(bench, HEARTBEAT_US)
+
+    bench.get(Refused("not-leading", "This master does not lead", about="Heartbeat"))
+
+    assert not bench.driver.leader

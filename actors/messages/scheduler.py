@@ -102,6 +102,13 @@ class Reconcile(Message, frozen=True):
     tasks: tuple[tuple[TaskId, AgentId], ...] = ()
 
 
+class Heartbeat(Message, frozen=True):
+    """Am I still subscribed? Asked by a framework that has heard nothing for long; the leader that serves it sends the
+    same back, any other master a refusal. (Mesos has its master send HEARTBEAT events to frameworks, every 15 s.)"""
+
+    framework_id: FrameworkId
+
+
 class ToExecutor(Message, frozen=True):
     """Opaque bytes for a custom executor, at most once. Also travels from master to agent and agent to executor."""
 

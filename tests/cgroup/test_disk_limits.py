@@ -44,9 +44,14 @@ class DiskBench(RealBench):
         super().__init__(work_dir, make)
 
     def drop_agent(self) -> None:
-        port: Any = self.port
+        disk = self._disk()
         super().drop_agent()
-        port._isolation._isolators[1].close()
+        disk.close()
+
+    def _disk(self) -> DiskIsolator:
+        port: Any = self.port
+        (found,) = (one for one in port._isolation._isolators if isinstance(one, DiskIsolator))
+        return found
 
     def shell(self, container_id: ContainerId, disk_mib: int, script: str) -> None:
         resources = Resources.of(cpus=0.1, mem=64, disk=disk_mib)
@@ -60,9 +65,8 @@ class DiskBench(RealBench):
 
     def forget(self, *container_ids: ContainerId) -> None:
         """And wait until its isolators have."""
-        port: Any = self.port
         self.send(*(ForgetContainer(container_id) for container_id in container_ids))
-        kept = port._isolation._isolators[1]._kept
+        kept = self._disk()._kept
         self.until(lambda: not set(container_ids) & set(kept), "taken back")
 
 
@@ -144,7 +148,9 @@ def test_project_quota_stops_a_hog_and_sees_what_is_deleted(
     exited = bench.expect(ContainerExited, HOG)
     assert exited.limitation == "disk"
     assert "disk limit of 4 MiB exceeded, in use 1" in exited.text
-    assert (bench.sandbox(HOG) / "big").stat().st_size <= 14 * MIB
+    assert (
+        bench.sandbox(HOG) / "big"
+    ).stat().st_size < 60 * MIB  # a privileged one is ended, not stopped, by the kernel
     assert bench.usage(NEIGHBOUR).disk_limit_bytes == 4 * MIB
 
     quotas = ProjectQuotas(str(ext4))

@@ -35,6 +35,7 @@ from mesos_actor.actors.messages.containers import (
 from mesos_actor.actors.messages.values import Command, ContainerSpec, Volume
 from mesos_actor.actors.ports import TimerHandle
 from mesos_actor.actors.resources import Resources
+from mesos_actor.isolation.docker_spec import CONTAINER_LABEL
 
 pytestmark = [
     pytest.mark.cgroup,
@@ -61,15 +62,18 @@ class Engine:
             f'[engine]\nevents_logger="file"\nconmon_path=["{self._programs}/conmon"]\nruntime="crun"\n'
             f'[engine.runtimes]\ncrun=["{self._programs}/crun"]\n[containers]\nlog_driver="k8s-file"\n'
         )
-        self._env = {**os.environ, "CONTAINERS_CONF": str(configuration)}
+        self.env = {**os.environ, "CONTAINERS_CONF": str(configuration)}
         self._options = [
             str(self._programs / "podman"),
             f"--root={place}/root",
             f"--runroot={place}/runroot",
             "--cgroup-manager=cgroupfs",
         ]
+        # Podman moves whatever is in its cgroup into a new one, so it gets one of its own.
+        self._cgroup = Path("/sys/fs/cgroup/engine")
+        self._cgroup.mkdir()
         self._import_image()
-        self.service = subprocess.Popen([*self._options, "system", "service", "-t", "0", self.url], env=self._env)
+        self.service = subprocess.Popen(self.podman("system", "service", "-t", "0", self.url), env=self.env)
         end = time.monotonic() + PATIENCE_S
         while not (place / "sock").exists():
             assert time.monotonic() < end
@@ -83,9 +87,11 @@ class Engine:
             (root / "bin" / name).symlink_to("busybox")
         with tarfile.open(self.place / "image.tar", "w") as tar:
             tar.add(root, arcname=".")
-        subprocess.run(
-            [*self._options, "import", "-q", str(self.place / "image.tar"), IMAGE], env=self._env, check=True
-        )
+        subprocess.run(self.podman("import", "-q", str(self.place / "image.tar"), IMAGE), env=self.env, check=True)
+
+    def podman(self, *arguments: str) -> list[str]:
+        enter = f'echo 0 >{self._cgroup}/cgroup.procs && exec "$@"'
+        return ["/bin/sh", "-c", enter, "sh", *self._options, *arguments]
 
     def close(self) -> None:
         self.service.terminate()
@@ -168,6 +174,10 @@ class Bench:
     def sandbox(self, name: str) -> Path:
         return self.work_dir / "sandboxes" / "f" / name
 
+    def in_engine(self, name: str) -> bool:
+        asked = self.engine.podman("ps", "-aq", "--filter", f"label={CONTAINER_LABEL}={name}")
+        return bool(subprocess.run(asked, env=self.engine.env, capture_output=True, check=True).stdout.strip())
+
     def restart(self) -> None:
         self._do(self.port.close)
         self.start()
@@ -210,7 +220,7 @@ def test_containers_end_as_they_end(bench: Bench) -> None:
         "echo hello; echo oops >&2; cat /data/file; echo x >/data/no || echo y >$MESOS_SANDBOX/made; exit 3",
         volumes=(volume,),
     )
-    bench.launch("hog", "tail /dev/zero; exit 9", "mem:32;cpus:0.5")
+    bench.launch("hog", "exec tail /dev/zero", "mem:32;cpus:0.5")
     bench.launch("deaf", "trap '' TERM; echo ready; while :; do sleep 1; done")
     bench.launch("hears", "trap 'exit 0' TERM; echo ready; while :; do sleep 1; done", read_only_root=True)
     bench.ask(
@@ -236,7 +246,7 @@ def test_containers_end_as_they_end(bench: Bench) -> None:
     assert (bench.sandbox("fine") / "stderr").read_text().startswith("oops\n")
     assert (bench.sandbox("fine") / "made").read_text() == "y\n"
     hog = bench.expect(ContainerExited, "hog")
-    assert (hog.signal, hog.text[:13]) == (9, "out of memory")
+    assert (hog.signal, hog.text[:13]) == (9, "out of memory"), hog
     for name in ("deaf", "hears"):
         bench.until(lambda name=name: "ready" in (bench.sandbox(name) / "stdout").read_text(), name)  # type: ignore[misc]
         assert bench.expect(ContainerStarted, name).pid > 0
@@ -266,6 +276,7 @@ def test_restarted_agent_finds_its_containers_and_removes_the_others(bench: Benc
     assert bench.expect(ContainerExited, "kept") == ContainerExited(ContainerId("kept"), exit_status=0)
     assert (bench.sandbox("kept") / "stdout").read_text() == "one\ntwo\n"
     bench.ask(ForgetContainer(ContainerId("kept")))
+    bench.until(lambda: not bench.in_engine("kept"), "its removal from the engine")
     bench.restart()
     bench.ask(RecoverContainers((ContainerId("kept"),)))
     assert bench.expect(ContainersRecovered).containers == ()

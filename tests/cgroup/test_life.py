@@ -326,7 +326,7 @@ def test_container_of_an_ordinary_user_cannot_leave_its_part(delegated: CgroupNo
 def test_root_of_the_machine_is_ours() -> None:
     found = find()
 
-    assert (found.own, found.missing) == (TOP, ())
+    assert (found.own, found.missing) == (TOP, ()), "a test has moved this process away"
     assert {"cpu", "memory", "pids", "io", "cpuset", "hugetlb"} <= set(found.controllers)
 
 

@@ -96,9 +96,9 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RootBench]:
     yield made
     made.send(RecoverContainers(()))
     made.until(lambda: made.roots() == [], f"nothing is left: {made.roots()}")
-    made.close()
     tree = Path("/sys/fs/cgroup") / tree_name(made.work_dir)
     made.until(lambda: not any(path.is_dir() for path in tree.iterdir()), "no cgroup is left")
+    made.close()
     tree.rmdir()
 
 

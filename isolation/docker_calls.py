@@ -23,11 +23,18 @@ class EngineCalls:
         self._loop = asyncio.get_running_loop()
         self._pool = ThreadPoolExecutor(CALL_THREADS, thread_name_prefix="docker-call")
         self._own = threading.local()
+        self._opened: list[Engine] = []
         self.closed = threading.Event()
 
     def close(self) -> None:
+        """At once; the connections are closed when the calls that are on their way have ended."""
         self.closed.set()
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        threading.Thread(target=self._end, name="docker-end", daemon=True).start()
+
+    def _end(self) -> None:
+        self._pool.shutdown(cancel_futures=True)
+        for engine in self._opened:
+            engine.close()
 
     def on_thread(self, call: Callable[[], None]) -> None:
         self._pool.submit(call)
@@ -90,6 +97,7 @@ class EngineCalls:
         """The calling thread's own."""
         if not hasattr(self._own, "engine"):
             self._own.engine = self._open()
+            self._opened.append(self._own.engine)
         engine: Engine = self._own.engine
         return engine
 

@@ -220,7 +220,8 @@ def test_containers_end_as_they_end(bench: Bench) -> None:
         "echo hello; echo oops >&2; cat /data/file; echo x >/data/no || echo y >$MESOS_SANDBOX/made; exit 3",
         volumes=(volume,),
     )
-    bench.launch("hog", "exec tail /dev/zero", "mem:32;cpus:0.5")
+    # The engine learns from its watcher that memory ran out, unless the container has gone before that is read.
+    bench.launch("hog", "tail /dev/zero; sleep 5; exit 9", "mem:32;cpus:0.5")
     bench.launch("deaf", "trap '' TERM; echo ready; while :; do sleep 1; done")
     bench.launch("hears", "trap 'exit 0' TERM; echo ready; while :; do sleep 1; done", read_only_root=True)
     bench.ask(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, ClassVar, NoReturn
 
-from mesos_actor.actors.core.roster import AgentEntry
+from mesos_actor.actors.core.roster import AgentEntry, Roster
 from mesos_actor.actors.core.workload import Run as AgentRun
 from mesos_actor.actors.errors import InternalError
 from mesos_actor.actors.ids import ContainerId, FrameworkId, TaskId
@@ -319,10 +319,15 @@ class NothingKeptIsForgotten(ClusterInvariant):
         for run, (framework_id, task_id) in list(self._told.get(agent.name, {}).items()):
             if (framework_id, task_id) in agent.actor.streams.streams:
                 continue
-            if master is None or framework_id not in master.roster.frameworks:
-                del self._told[agent.name][run]  # its framework is removed: nobody will ask
+            if master is None or framework_id not in master.roster.frameworks or self._is_gone(agent, master.roster):
+                del self._told[agent.name][run]  # nobody will ask
             else:
                 self.fail(f"{agent.name} told of {task_id} ({run}), was restarted, and does not know it any more")
+
+    def _is_gone(self, agent: SimAgent, roster: Roster) -> bool:
+        """Marked so by an operator: everybody was told that its tasks are gone, and it was told to forget them."""
+        record = roster.absent.get(agent.actor.registration.agent_id)
+        return record is not None and record.state == "gone"
 
     def _judge_pending(self, agent: SimAgent) -> None:
         noted = self._noted.get(agent.name, set())

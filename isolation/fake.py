@@ -122,9 +122,13 @@ class FakeContainer(msgspec.Struct, kw_only=True):
 
 
 class Survivors:
-    """What outlives an agent's crash on its host. `launches` counts them, for the fates."""
+    """What outlives an agent's crash on its host. `launches` counts them, for the fates.
 
-    def __init__(self) -> None:
+    `true_us` tells the time by which processes live, where the clock that the agent sees may be set; None: the agent's.
+    """
+
+    def __init__(self, true_us: Callable[[], int] | None = None) -> None:
+        self.true_us = true_us
         self.containers: dict[ContainerId, FakeContainer] = {}
         self.launches = 0
         #: (framework, container) -> path -> content, of containers that live or ended.
@@ -205,7 +209,7 @@ class FakeContainerizer:
         container = self._survivors.containers.get(container_id)
         if container is not None and not container.ended:
             container.exited = ContainerExited(container_id, exit_status, signal, container.killed)
-            container.ends_us = self._outlet.now_us()
+            container.ends_us = self._true_us()
             self._end_if_due(container_id)
 
     def go_on(self) -> None:
@@ -214,8 +218,13 @@ class FakeContainerizer:
             if container.hangs and not container.ended and not container.killed:
                 container.hangs = False
                 if container.run.duration_us is not None:
-                    container.ends_us = self._outlet.now_us() + container.run.duration_us
+                    container.ends_us = self._true_us() + container.run.duration_us
                     self._watch(container_id)
+
+    def _true_us(self) -> int:
+        """The time by which containers end, whatever the host's clock is set to."""
+        true_us = self._survivors.true_us
+        return self._outlet.now_us() if true_us is None else true_us()
 
     # -- launching and ending ---------------------------------------------------------------------------------------
 
@@ -265,7 +274,7 @@ class FakeContainerizer:
             run=run,
             pid=1_000 + self._survivors.launches,
             started_us=now_us,
-            ends_us=now_us + SPAWN_US + duration_us,
+            ends_us=self._true_us() + SPAWN_US + duration_us,
             exited=exited,
             lose_notice=fate is Fate.LOST_EXIT,
             hangs=fate is Fate.HANG,
@@ -287,15 +296,15 @@ class FakeContainerizer:
         """Call back when the container is due to end; call again whenever that has changed."""
         container = self._survivors.containers[container_id]
         if not container.ended and container.ends_us < _FOREVER_US:
-            left_us = max(0, container.ends_us - self._outlet.now_us())
+            left_us = max(0, container.ends_us - self._true_us())
             self._later(left_us, lambda: self._end_if_due(container_id))
 
     def _end_if_due(self, container_id: ContainerId) -> None:
         container = self._survivors.containers.get(container_id)
         if container is None or container.ended:
             return
-        if container.ends_us > self._outlet.now_us():
-            self._watch(container_id)  # the clock was set back meanwhile
+        if container.ends_us > self._true_us():
+            self._watch(container_id)  # the host's clock was set, or runs too fast
             return
         self._set_ended(container)
         if not container.lose_notice:
@@ -345,7 +354,7 @@ class FakeContainerizer:
     def _kill(self, container_id: ContainerId, container: FakeContainer, grace_us: int) -> None:
         number = _SIGKILL if container.run.ignores_term or not grace_us else _SIGTERM
         delay_us = grace_us if container.run.ignores_term else 0
-        at_us = self._outlet.now_us() + delay_us + SPAWN_US
+        at_us = self._true_us() + delay_us + SPAWN_US
         container.killed = True
         if at_us < container.ends_us:
             container.ends_us = at_us
@@ -371,10 +380,10 @@ class FakeContainerizer:
         asked = set(message.container_ids)
         found = []
         for container_id, container in list(self._survivors.containers.items()):
-            if not container.ended and container.ends_us <= self._outlet.now_us():
+            if not container.ended and container.ends_us <= self._true_us():
                 self._set_ended(container)
             if container_id not in asked:
-                container.ends_us = min(container.ends_us, self._outlet.now_us())
+                container.ends_us = min(container.ends_us, self._true_us())
                 if not container.ended:
                     self._set_ended(container)
                 del self._survivors.containers[container_id]

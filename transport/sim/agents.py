@@ -28,7 +28,7 @@ class SimAgent:
     def __init__(self, sim: SimCluster, name: str, node: str, settings: AgentSettings, runs: Runs) -> None:
         self.name = name
         self.settings = settings
-        self.survivors = Survivors()
+        self.survivors = Survivors(lambda: sim.world.schedule.now_us)
         """What its launcher and its disk keep: running containers, sandboxes."""
         self._sim = sim
         self._runs = runs

@@ -12,8 +12,8 @@ from typing import IO, Any, Protocol
 from mesos_actor.actors.errors import MesosActorError
 from mesos_actor.isolation.docker_spec import AGENT_LABEL, EngineState
 
-CALL_TIMEOUT_S = 60
-"""For the engine to answer one call (its own client's default)."""
+CALL_TIMEOUT_S = 120
+"""For the engine to answer one call (as kubelet's --runtime-request-timeout; an engine that starts many is slow)."""
 WAIT_TIMEOUT_S = 3_600
 """One wait for a container's end, or silence while an image is pulled; then it is asked anew, or has failed."""
 MAX_LISTED = 100_000

@@ -223,14 +223,21 @@ class Watch:
         return None
 
     def _copy_log(self, engine_id: str, stream: str) -> None:
-        """Append to the sandbox's file what it does not have yet. Ends with the container, or when the disk is full."""
+        """Append to the sandbox's file what it does not have yet. Ends with the container, or when the disk is full.
+
+        A log that is followed may end a little before its container has said its last word (podman's does), so what an
+        ended container said is read once more.
+        """
+        has_ended = False
         with closing(self._open()) as engine:
             while not self.closed.is_set():
                 try:
                     self._copy_from_start(engine, engine_id, stream)
-                    if engine.inspect(engine_id).has_ended:
+                    if has_ended:
                         return
-                    self.closed.wait(self._options.pause_s)  # the engine went away in the middle
+                    has_ended = engine.inspect(engine_id).has_ended
+                    if not has_ended:
+                        self.closed.wait(self._options.pause_s)  # the engine went away in the middle
                 except EngineError as error:
                     if error.kind != "away":
                         return

@@ -220,8 +220,9 @@ def test_containers_end_as_they_end(bench: Bench) -> None:
         "echo hello; echo oops >&2; cat /data/file; echo x >/data/no || echo y >$MESOS_SANDBOX/made; exit 3",
         volumes=(volume,),
     )
-    # The engine learns from its watcher that memory ran out, unless the container has gone before that is read.
-    bench.launch("hog", "tail /dev/zero; sleep 5; exit 9", "mem:32;cpus:0.5")
+    # That it was memory is the engine's to say: Debian 12's podman does not (tests/isolation/test_docker.py: who does).
+    limits = "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/cpu.weight"
+    bench.launch("hog", f"{limits}; exec tail /dev/zero", "mem:32;cpus:0.5")
     bench.launch("deaf", "trap '' TERM; echo ready; while :; do sleep 1; done")
     bench.launch("hears", "trap 'exit 0' TERM; echo ready; while :; do sleep 1; done", read_only_root=True)
     bench.ask(
@@ -247,7 +248,9 @@ def test_containers_end_as_they_end(bench: Bench) -> None:
     assert (bench.sandbox("fine") / "stderr").read_text().startswith("oops\n")
     assert (bench.sandbox("fine") / "made").read_text() == "y\n"
     hog = bench.expect(ContainerExited, "hog")
-    assert (hog.signal, hog.text[:13]) == (9, "out of memory"), hog
+    assert (hog.signal, hog.killed) == (9, False), hog
+    most, weight = (bench.sandbox("hog") / "stdout").read_text().split()
+    assert (most, 1 <= int(weight) < 100) == (str(32 << 20), True)
     for name in ("deaf", "hears"):
         bench.until(lambda name=name: "ready" in (bench.sandbox(name) / "stdout").read_text(), name)  # type: ignore[misc]
         assert bench.expect(ContainerStarted, name).pid > 0

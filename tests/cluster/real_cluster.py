@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -69,13 +69,15 @@ class Ended:
 
 
 class Process:
-    """One process of ours with its output in files."""
+    """One process of ours, its output in files. `through`: a program, with arguments, that executes what follows."""
 
-    def __init__(self, arguments: list[str], env: Mapping[str, str], output: Path, cwd: Path) -> None:
+    def __init__(
+        self, arguments: list[str], env: Mapping[str, str], output: Path, cwd: Path, through: Sequence[str] = ()
+    ) -> None:
         self.out_file, self.err_file = output.with_suffix(".out"), output.with_suffix(".err")
         with open(self.out_file, "ab") as out, open(self.err_file, "ab") as err:
             self.popen = subprocess.Popen(
-                [sys.executable, "-m", "mesos_actor", *arguments],
+                [*through, sys.executable, "-m", "mesos_actor", *arguments],
                 env=dict(env),
                 cwd=cwd,
                 stdin=subprocess.DEVNULL,
@@ -151,21 +153,26 @@ class Cluster:
         self.started.append(process)
         return process
 
-    def spawn_start(self, name: str, *arguments: str, env: Mapping[str, str] | None = None) -> Process:
+    def spawn_start(
+        self, name: str, *arguments: str, env: Mapping[str, str] | None = None, through: Sequence[str] = ()
+    ) -> Process:
         """`mesos-actor start`, without waiting; its output adds to `NAME.out` and `NAME.err`."""
         process = Process(
             ["start", "--ready-file", str(self.directory / f"{name}.ready"), *arguments],
             self.environment() | QUICK | dict(env or {}),
             self.directory / name,
             self.directory,
+            through,
         )
         self.started.append(process)
         return process
 
-    def start(self, name: str, *arguments: str, env: Mapping[str, str] | None = None) -> Process:
+    def start(
+        self, name: str, *arguments: str, env: Mapping[str, str] | None = None, through: Sequence[str] = ()
+    ) -> Process:
         """`mesos-actor start`, until it takes part."""
         (self.directory / f"{name}.ready").unlink(missing_ok=True)
-        process = self.spawn_start(name, *arguments, env=env)
+        process = self.spawn_start(name, *arguments, env=env, through=through)
         until(
             lambda: (self.directory / f"{name}.ready").exists() or not process.is_alive(), f"{name} is ready or ended"
         )
@@ -191,6 +198,7 @@ class Cluster:
         resources: str = RESOURCES,
         attributes: str = "rack:r1",
         env: Mapping[str, str] | None = None,
+        through: Sequence[str] = (),
     ) -> Process:
         """An agent whose host name is `name`, until a master has taken it in."""
         before = self.registrations(name)
@@ -199,6 +207,7 @@ class Cluster:
             *("--as", "agent", "--work-dir", str(self.directory / name), "--hostname", name),
             *("--resources", resources, "--attributes", attributes, *arguments),
             env=env,
+            through=through,
         )
         until(lambda: self.registrations(name) > before, f"{name} is registered")
         return process

@@ -352,14 +352,13 @@ class MasterAgents(MasterLeading):
 
     def _tell_unreachable_gone(self, ctx: Context, agent_id: AgentId, text: str) -> None:
         """Tasks that were unreachable with this agent never come back either."""
-        for framework in self.roster.frameworks.values():
-            for task in [t for t in framework.unreachable.values() if t.agent_id == agent_id]:
-                del framework.unreachable[task.task_id]
-                state = TaskState.GONE_BY_OPERATOR
-                self.roster.change(task, state, ctx.now_us, Reason.AGENT_REMOVED_BY_OPERATOR, text)
-                framework.completed.append(task)
-                status = status_of(task, state, Reason.AGENT_REMOVED_BY_OPERATOR, text, ctx.now_us)
-                self.tell_status(ctx, task, status)
+        state, reason = TaskState.GONE_BY_OPERATOR, Reason.AGENT_REMOVED_BY_OPERATOR
+        for task in list(self.roster.out_of_reach.get(agent_id, ())):
+            framework = self.roster.frameworks[task.framework_id]
+            self.roster.reach(framework, task.task_id)
+            self.roster.change(task, state, ctx.now_us, reason, text)
+            framework.completed.append(task)
+            self.tell_status(ctx, task, status_of(task, state, reason, text, ctx.now_us))
 
     @after_refusal(MarkUnreachable, MarkGone, RemoveAgent)
     def agent_not_marked(self, ctx: Context, operation: Operation, refused: ProposalRefused) -> bool:

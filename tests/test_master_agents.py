@@ -19,6 +19,7 @@ from mesos_actor.actors.messages.agents import (
     Pong,
     RegisterAgent,
     Registered,
+    RunTasks,
     ShutdownAgent,
     ShutdownFramework,
 )
@@ -316,6 +317,37 @@ def test_an_unreachable_agent_returns_with_its_tasks(allocator: Any) -> None:
     assert (status.state, status.reason) == (TaskState.RUNNING, Reason.AGENT_REREGISTERED)
     assert status.message == "Unreachable agent reregistered"
     assert [o.resources for m in sent for o in getattr(m, "offers", ())] == [FOUR - ONE]
+
+
+def test_a_task_that_does_not_come_back_with_its_agent_is_asked_for_and_its_id_is_free() -> None:
+    world = World(QUICK)
+    framework, agent_id = world.run()
+    world.advance(4_100)
+    world.updates()
+
+    world.agent(agent_id=agent_id)
+
+    assert ((framework, "t"),) == world.one(A, Registered).missing_tasks
+    entry = world.master.roster.frameworks[framework]
+    assert (dict(entry.unreachable), world.master.roster.out_of_reach) == ({}, {})
+    assert [task.state for task in entry.completed] == [TaskState.DROPPED]
+    offers = world.offers()
+    world.update(framework, agent_id, TaskState.DROPPED)
+    assert [status.state for status in world.updates()] == [TaskState.DROPPED]
+    world.launch(framework, offers, task("t"))
+    assert world.updates() == []
+    assert world.one(A, RunTasks).tasks[0].task_id == "t"
+
+
+def test_tasks_out_of_reach_go_with_their_framework() -> None:
+    world = World(QUICK)
+    framework, agent_id = world.run()
+    world.advance(4_100)
+    assert list(world.master.roster.out_of_reach) == [agent_id]
+
+    world.deliver(F, Teardown(framework))
+
+    assert world.master.roster.out_of_reach == {}
 
 
 def test_a_task_the_agent_does_not_name_is_asked_for_and_keeps_its_resources() -> None:

@@ -24,6 +24,10 @@ def contradictions(roster: Roster, offers: Offers) -> list[str]:
     silent = {agent.agent_id for agent in roster.agents.values() if not agent.registered}
     if silent != set(roster.silent):
         found.append(f"silent agents are {sorted(silent)}, counted {sorted(roster.silent)}")
+    out_of_reach = {task for framework in roster.frameworks.values() for task in framework.unreachable.values()}
+    listed = [task for tasks in roster.out_of_reach.values() for task in tasks]
+    if len(listed) != len(out_of_reach) or set(listed) != out_of_reach:
+        found.append(f"{len(out_of_reach)} tasks are out of reach, by agent they are {len(listed)}")
     for agent_id in roster.agents.keys() & roster.absent.keys():
         found.append(f"agent {agent_id} is both present and absent")
     for framework_id in roster.frameworks.keys() & roster.removed.keys():

@@ -12,14 +12,14 @@ from mesos_actor.actors.core.roster import Roster
 from mesos_actor.actors.ids import ExecutorId, FrameworkId, Role, TaskId
 from mesos_actor.actors.messages.values import ExecutorReport, TaskReport
 from mesos_actor.actors.resources import Resources, total
-from mesos_actor.actors.task import TERMINAL, may_follow
+from mesos_actor.actors.task import TERMINAL, Reason, TaskState, may_follow
 
 
 class Rejoined:
     """What is left to do once the two views are one."""
 
     def __init__(self) -> None:
-        #: tasks that the master has and the agent did not name
+        #: tasks that the master has, or had when the agent went out of reach, and the agent did not name
         self.missing: list[tuple[FrameworkId, TaskId]] = []
         #: frameworks that the agent serves and that are no more
         self.orphans: dict[FrameworkId, None] = {}
@@ -51,6 +51,7 @@ def rejoin(
         else:
             _take_executor(roster, agent, executor, held)
     _find_missing(roster, agent, tasks, executors, result)
+    _find_gone(roster, agent, result, now_us)
     for (framework_id, role), bundles in held.items():
         resources = total(bundles)
         if resources:
@@ -89,7 +90,7 @@ def _take_task(
             now_us,
             report.state,
         )
-        former = framework.unreachable.pop(report.task_id, None)
+        former = roster.reach(framework, report.task_id)
         if former is not None:
             task.history = [*former.history[-1:], *task.history]
         roster.enter_task(framework, agent, task)
@@ -134,3 +135,14 @@ def _find_missing(
         result.lost += [(framework_id, executor) for executor in mine if (framework_id, executor) not in expected]
     for framework_id, executor in result.lost:
         roster.forget_executor(agent, framework_id, executor)
+
+
+def _find_gone(roster: Roster, agent: AgentEntry, result: Rejoined, now_us: int) -> None:
+    """What was out of reach with this agent, and did not come back with it: the agent says that reliably."""
+    for task in list(roster.out_of_reach.get(agent.agent_id, ())):
+        framework = roster.frameworks[task.framework_id]
+        roster.reach(framework, task.task_id)
+        roster.change(task, TaskState.DROPPED, now_us, Reason.RECONCILIATION, "The agent came back without it")
+        framework.completed.append(task)
+        if task.task_id not in framework.tasks:  # else its id is in use elsewhere by now
+            result.missing.append((task.framework_id, task.task_id))

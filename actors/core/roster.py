@@ -21,6 +21,7 @@ from mesos_actor.actors.ids import (
     FrameworkId,
     Node,
     Role,
+    TaskId,
     UpdateId,
     node_of,
 )
@@ -50,6 +51,8 @@ class Roster:
         self.agents: dict[AgentId, AgentEntry] = {}
         #: unreachable and gone agents
         self.absent: dict[AgentId, AgentRecord] = {}
+        #: agent -> its tasks that are out of reach; their frameworks have them in `unreachable`
+        self.out_of_reach: dict[AgentId, dict[TaskEntry, None]] = {}
         self.frameworks: dict[FrameworkId, FrameworkEntry] = {}
         self.removed: dict[FrameworkId, FrameworkRecord] = {}
         #: agents that have not said yet what they run
@@ -148,6 +151,8 @@ class Roster:
         """It is removed. Its tasks and executors must have been taken off their agents."""
         assert not entry.tasks
         self.disconnect_framework(entry)
+        for task_id in list(entry.unreachable):
+            self.reach(entry, task_id)
         del self.frameworks[entry.framework_id]
         self.removed[entry.framework_id] = record
         self.completed.append(entry)
@@ -286,10 +291,18 @@ class Roster:
             del framework.tasks[task.task_id]
         if task.state is TaskState.UNREACHABLE:
             framework.unreachable[task.task_id] = task
+            self.out_of_reach.setdefault(task.agent_id, {})[task] = None
             if len(framework.unreachable) > self.settings.max_completed_tasks_per_framework:
-                del framework.unreachable[next(iter(framework.unreachable))]
+                self.reach(framework, next(iter(framework.unreachable)))
         else:
             framework.completed.append(task)
+
+    def reach(self, framework: FrameworkEntry, task_id: TaskId) -> TaskEntry | None:
+        """It is not out of reach any more: it is back, or gone for good. Returns its entry, if it was."""
+        task = framework.unreachable.pop(task_id, None)
+        if task is not None:
+            _discard(self.out_of_reach, task.agent_id, task)
+        return task
 
     # -- executors
 

@@ -23,6 +23,7 @@ NOT_IN_A_CALM_RUN = {
     "ShutdownExecutor": "nothing sends it yet",
     "Refused": "an answer to what is not allowed, and to repeats",
     "ReconcileExecutor": "asked when something was lost; lost itself in the test of losses in a row",
+    "Heartbeat": "asked when the master was silent for long; unanswered, it is given up (test_framework_doubts.py)",
     "Posted": "stays in its process",
 }
 

@@ -1,23 +1,34 @@
 """Making a failing run smaller: delta debugging (Zeller and Hildebrandt 2002) over faults, then over the workload.
 
 A smaller run counts when it breaks the same thing: the same invariant, or liveness again. Faults are counted per link
-and per disk, so taking one out leaves the others where they are; that is why this usually ends with one or two.
+and per disk, so taking one out leaves the others where they are; that is why this usually ends with one or two. Where
+it does not, many small delays bring about what one fault in the right place would: then runs with one or two faults of
+the kinds that are left are drawn, near where those were.
 """
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
-from mesos_actor.transport.sim.faults import AnyFault, Delay, Duplicate, Reorder, SlowSync
+from mesos_actor.transport.sim.faults import COUNTED, AnyFault, Delay, Duplicate, Reorder, SlowSync, Timed, key_of
 from mesos_actor.transport.sim.trial import Broken, Run, Shape, Trial, play
 from mesos_actor.transport.sim.workload import AnyStep, Submit
 
 T = TypeVar("T")
-MAX_RUNS = 400
+MAX_RUNS = 600
 """Runs spent on one shrink; then the smallest found so far is given."""
+
+
+FEW = 2
+"""So many faults are few enough."""
+DRAWS = 100
+"""Runs that are drawn with one fault, and as many with each number of faults up to FEW."""
+STRETCHES = (0.25, 1, 1, 4, 16)
+"""How much longer a drawn cut, pause or delay is than the one it is made of."""
 
 
 class Spent(Exception):
@@ -54,6 +65,8 @@ class Shrinker:
                 self._faults()
                 self._work()
                 self._values()
+                if before == self.best:
+                    self._draw()
         except Spent:
             pass
         return self.best
@@ -77,6 +90,19 @@ class Shrinker:
         for kind in sorted({fault.kind for fault in self.best.faults}):
             attempt([fault for fault in self.best.faults if fault.kind != kind])
         minimize(self.best.faults, attempt)
+
+    def _draw(self) -> None:
+        """Runs with fewer faults, made of those that are left, until one breaks the same."""
+        left, rng = self.best.faults, random.Random(f"shrink {self.best.seed}")
+        for size in range(1, min(FEW, len(left) - 1) + 1):
+            for _ in range(DRAWS):
+                drawn = tuple(moved(rng, fault, self.best.bad_us) for fault in rng.sample(left, size))
+                seed = rng.choice((self.best.seed, rng.randrange(1_000)))
+                places = {key_of(fault) if isinstance(fault, COUNTED) else fault for fault in drawn}
+                if len(places) == size and self.still_breaks(
+                    msgspec.structs.replace(self.best, seed=seed, faults=drawn)
+                ):
+                    return
 
     def _shape(self) -> None:
         """An ordinary cluster, as far as that will do: links in order first, for then faults must say what is not."""
@@ -116,6 +142,19 @@ def _simpler(fault: AnyFault) -> list[AnyFault]:
         rounded = [by_us for by_us in (10_000, 100_000, 1_000_000) if by_us < fault.by_us]
         return [msgspec.structs.replace(fault, by_us=by_us) for by_us in rounded]
     return []
+
+
+def moved(rng: random.Random, fault: AnyFault, bad_us: int) -> AnyFault:
+    """One like it, elsewhere on its link, disk or host, or at another time, and perhaps longer."""
+    changes: dict[str, Any] = {}
+    if isinstance(fault, Timed):
+        changes["at_us"] = rng.choice((fault.at_us, rng.randrange(bad_us)))
+    else:
+        changes["nth"] = rng.choice((fault.nth, rng.randrange(fault.nth + 1), rng.randrange(2 * fault.nth + 10)))
+    for name in ("lasts_us", "restart_after_us", "by_us"):
+        if (value := getattr(fault, name, None)) is not None:
+            changes[name] = max(1, min(bad_us, round(value * rng.choice(STRETCHES))))
+    return msgspec.structs.replace(fault, **changes)
 
 
 def minimize(items: Sequence[T], attempt: Callable[[Sequence[T]], bool]) -> list[T]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import pytest
 
 from mesos_actor.actors.ids import Role
-from tests.raft.faults import KINDS, ROLES, History, HistoryError, Trial, run_seed, setting
+from mesos_actor.transport.sim.registers import ROLES, History
+from tests.raft.faults import KINDS, HistoryError, Trial, run_seed, setting
 
 EVERYDAY = (4, 6, 9)
 SLOW = (*range(11), *range(12, 24), 1003)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, cast
 
+import msgspec
 import pytest
 
 from mesos_actor.actors.actor import Context
@@ -26,8 +27,10 @@ from mesos_actor.actors.frameworks.batch_state import BatchState
 from mesos_actor.actors.ids import ContainerId
 from mesos_actor.actors.master import Master
 from mesos_actor.actors.messages.containers import ContainersRecovered, LaunchContainer
+from mesos_actor.actors.messages.raft import ReadRegistry
 from mesos_actor.actors.messages.scheduler import Kill
 from mesos_actor.actors.task import Reason, TaskState
+from mesos_actor.raft.desk import Desk
 from mesos_actor.raft.engine import Engine
 from mesos_actor.raft.journal import Journal
 from mesos_actor.raft.memory_files import MemoryFiles
@@ -206,6 +209,16 @@ def syncs_do_nothing(patch: pytest.MonkeyPatch) -> None:
             sync(self)
 
     patch.setattr(MemoryFiles, "sync", sync_at_first)
+
+
+def reads_are_answered_at_once(patch: pytest.MonkeyPatch) -> None:
+    """Any master gives the registry away as it has it, without asking whether somebody knows better."""
+    read = Desk.read
+
+    def read_at_once(self: Desk, sender: Any, message: ReadRegistry, leader: Any, now_s: float) -> None:
+        read(self, sender, msgspec.structs.replace(message, stale=True), leader, now_s)
+
+    patch.setattr(Desk, "read", read_at_once)
 
 
 def a_batch_does_not_count_what_came_back(patch: pytest.MonkeyPatch) -> None:

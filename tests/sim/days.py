@@ -69,6 +69,25 @@ def leaders_die() -> None:
                 leader.start()
 
 
+def the_registry_is_read() -> None:
+    """By two users at once, while whoever leads is cut off, again and again."""
+    sim = cluster(agents=0, masters=3, seed=2)
+    sim.play([workload.UseRegistry(0, users=3, pace_us=10_000, patience_us=150_000)])
+    for _ in range(5):
+        sim.run(2)
+        leader = sim.leading_host()
+        assert leader is not None
+        others = [master.name for master in sim.masters if master is not leader]
+        for name in others:
+            sim.world.cut(leader.name, name)
+        sim.run(2)
+        for name in others:
+            sim.world.heal(leader.name, name)
+    assert sim.asked.count("ok", reads=True) > 100
+    assert sim.asked.count("ok") > 100
+    sim.check()
+
+
 def all_lose_power() -> None:
     """All masters at once, after they have acknowledged a lot."""
     sim = cluster(agents=1, masters=3, seed=1)

@@ -94,6 +94,7 @@ def restart() -> None:
         (bugs.the_second_framework_is_passed_over, days.two_share, "nobody-is-left-waiting"),
         (bugs.votes_are_given_twice, days.leaders_die, "one-leader-a-term"),
         (bugs.syncs_do_nothing, days.all_lose_power, "one-history"),
+        (bugs.reads_are_answered_at_once, days.the_registry_is_read, "registry-is-linearizable"),
     ],
     ids=lambda value: value if isinstance(value, str) else value.__name__,
 )

@@ -40,6 +40,7 @@ from mesos_actor.transport.sim.masters import SimMaster
 from mesos_actor.transport.sim.order_invariants import ORDERS
 from mesos_actor.transport.sim.plan import Plan
 from mesos_actor.transport.sim.planner import Faults
+from mesos_actor.transport.sim.registers import History
 from mesos_actor.transport.sim.registry_invariants import REGISTRY
 from mesos_actor.transport.sim.workload import AnyStep, Play
 from mesos_actor.transport.sim.world import World, WorldSettings
@@ -81,6 +82,8 @@ class SimCluster:
         self.launched: list[tuple[FrameworkId, TaskId]] = []
         self.invariants: list[ClusterInvariant] = []
         self.plays: list[Play] = []
+        self.asked = History()
+        """What users of the registry asked, and were told (workload.UseRegistry)."""
         self.faults = Faults(self)  # pyright: ignore[reportArgumentType] (see `cluster`)
         """Adds to what goes wrong."""
         self.masters = [

@@ -1,5 +1,5 @@
 """What must hold of the replicated registry in every simulated run: the five properties of the Raft paper's figure 3
-that can be seen from outside, after every event of a master's process.
+that can be seen from outside, after every event of a master's process; and that its users saw one register.
 """
 
 from __future__ import annotations
@@ -115,5 +115,16 @@ class OneHistory(ClusterInvariant):
                     self.fail(f"{master.name} and {first[1]} have applied the same entries and differ")
 
 
-REGISTRY = (OneLeaderATerm, OneHistory)
+class RegistryIsLinearizable(ClusterInvariant):
+    """What its users wrote and read, a register for each role, could have happened one call at a time, each at a moment
+    between its begin and its end (Herlihy and Wing 1990)."""
+
+    name = "registry-is-linearizable"
+
+    def finish(self) -> None:
+        if problem := self.sim.asked.contradiction():
+            self.fail(problem)
+
+
+REGISTRY = (OneLeaderATerm, OneHistory, RegistryIsLinearizable)
 """What `cluster` watches besides."""

@@ -23,6 +23,7 @@ from mesos_actor.actors.messages.clients import Instruct, KillByOperator, MarkAg
 from mesos_actor.actors.messages.scheduler import OperationResult, Refused
 from mesos_actor.transport.sim.chores import Chores, Worker
 from mesos_actor.transport.sim.frameworks import SimFramework
+from mesos_actor.transport.sim.registers import PACE_US, PATIENCE_US, RegistryUser
 from mesos_actor.transport.sim.schedule import START_US
 
 if TYPE_CHECKING:
@@ -91,7 +92,15 @@ class Weigh(Step, frozen=True):
     weight_milli: int
 
 
-AnyStep = Submit | Serve | DoChores | AddAgent | KillTask | MarkGone | Weigh
+class UseRegistry(Step, frozen=True):
+    """So many users write role weights and read them, one call after the other, until all is calm."""
+
+    users: int = 2
+    pace_us: int = 40_000
+    patience_us: int = 500_000
+
+
+AnyStep = Submit | Serve | DoChores | AddAgent | KillTask | MarkGone | Weigh | UseRegistry
 
 
 class Operator(Actor):
@@ -132,6 +141,7 @@ class Play:
         self._asked = 0
         self._operator: Operator | None = None
         self.services: list[SimFramework] = []
+        self._users: list[RegistryUser] = []
         self._removed: set[str] = set()
         self._gone: set[int] = set()
         self._left = 0
@@ -146,7 +156,9 @@ class Play:
         return not self._left and all(mine.ended for mine in alive)
 
     def wind_up(self) -> None:
-        """Ask the services to end."""
+        """Ask the services to end, and the users of the registry to ask no more."""
+        for user in self._users:
+            user.resting = True
         for service in self.services:
             if service.name not in self._removed and not service.host.gone:
                 self._removed.add(service.name)
@@ -176,6 +188,18 @@ class Play:
                 self._write_off(step.agent)
             case Weigh():
                 self._ask(lambda operation_id: SetRoleWeight(operation_id, Role("*"), step.weight_milli))
+            case UseRegistry():
+                self._use_registry(step)
+
+    def _use_registry(self, step: UseRegistry) -> None:
+        sim, masters = self._sim, tuple(master.address for master in self._sim.masters)
+        for _ in range(step.users):
+            user = RegistryUser(sim.asked, masters, step.pace_us, step.patience_us)
+            user.resting = sim.world.plan.calm
+            host = sim.world.add_host(f"user{len(self._users)}")
+            host.spawn("user", lambda user=user: user).start()  # type: ignore[misc]
+            host.restartable = False
+            self._users.append(user)
 
     def _kill(self, nth: int) -> None:
         known = [task_id for mine in self._sim.frameworks if mine.up for task_id in mine.driver.tasks]
@@ -236,6 +260,9 @@ def draw(rng: random.Random, agents: int) -> tuple[AnyStep, ...]:
         steps.append(MarkGone(rng.randrange(25 * SECOND_US), rng.randrange(agents)))
     if rng.random() < 0.2:
         steps.append(Weigh(rng.randrange(20 * SECOND_US), rng.choice((500, 2_000))))
+    if rng.random() < 0.25:
+        pace_us, patience_us = rng.choice(PACE_US), rng.choice(PATIENCE_US)
+        steps.append(UseRegistry(rng.randrange(2 * SECOND_US), rng.randrange(1, 4), pace_us, patience_us))
     return tuple(sorted(steps, key=lambda step: step.at_us))
 
 

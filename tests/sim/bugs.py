@@ -54,7 +54,9 @@ def a_kill_frees_at_once(patch: pytest.MonkeyPatch) -> None:
 
     def on_kill(self: Master, ctx: Context, sender: Any, message: Kill) -> None:
         kill(self, ctx, sender, message)
-        task = self.roster.frameworks[message.framework_id].tasks[message.task_id]
+        task = self.roster.frameworks[message.framework_id].tasks.get(message.task_id)
+        if task is None:
+            return
         self.roster.change(task, TaskState.KILLED, ctx.now_us, Reason.NONE, "")
         self.want_allocation(ctx)
 

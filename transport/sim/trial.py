@@ -251,6 +251,9 @@ def _timed(rng: random.Random, kind: str, hosts: list[str], trial: Trial) -> Tim
             return Crash(who, at_us, lasts_us, machine=kind == "power", keep_unsynced=rng.randrange(3))
         case "stop":
             return Stop(who, at_us, lasts_us)
+        case "pause" if rng.random() < 0.5:
+            # Long enough for another one to lead when it wakes, with yesterday's orders in its hands.
+            return Pause(rng.choice(hosts[: trial.shape.masters]), at_us, 15 * SECOND_US)
         case "pause":
             return Pause(who, at_us, lasts_us)
         case "hang":

@@ -54,6 +54,10 @@ ALLOCATION_LATE_US = 500_000
 MAX_MARKED_AT_ONCE = 1_000
 """Agents marked unreachable in one tick because their window has passed; the rest follow in the next."""
 
+_NOT_KNOWN = (
+    "Agent {} is not known here with this work directory: it left, was forgotten, or the directory is a copy; start it"
+    " with an empty work directory to join as a new agent"
+)
 _GONE = "Agent has been marked gone"
 
 
@@ -121,15 +125,15 @@ class MasterAgents(MasterLeading):
             self.propose(ctx, ("registration", message.registration), admit, request)
             return
         record = self.roster.absent.get(message.agent_id)
-        if record is None or record.registration != message.registration:
-            text = (
-                f"Agent {message.agent_id} is not known here with this work directory: it left, was forgotten, or the"
-                " directory is a copy; start it with an empty work directory to join as a new agent"
-            )
-            self._shut_out(ctx, request.sender, text)
-        elif record.state == "gone":
+        if (record is None and message.agent_id in self.roster.agents) or (
+            record is not None and record.registration != message.registration
+        ):
+            self._shut_out(ctx, request.sender, _NOT_KNOWN.format(message.agent_id))
+        elif record is not None and record.state == "gone":
             self._shut_out(ctx, request.sender, _GONE, end_tasks=True)
         else:
+            # One that this master has never heard of may have joined under a later leader that it does not know of
+            # either, because it stood still. So the registry says who is unknown, which answers true leaders only.
             command = UpdateAgent(message.agent_id, message.info, ctx.now_us)
             self.propose(ctx, ("agent", message.agent_id), command, request)
 
@@ -183,7 +187,10 @@ class MasterAgents(MasterLeading):
         if refused.reason not in ("unknown-agent", "gone"):
             return False
         for request in operation.requests:
-            self._shut_out(ctx, request.sender, refused.text, end_tasks=refused.reason == "gone")
+            assert isinstance(request.message, RegisterAgent)
+            unknown = _NOT_KNOWN.format(request.message.agent_id)
+            text = unknown if refused.reason == "unknown-agent" else refused.text
+            self._shut_out(ctx, request.sender, text, end_tasks=refused.reason == "gone")
         return True
 
     def _join(self, ctx: Context, sender: Address, message: RegisterAgent, entry: AgentEntry, back: str) -> None:

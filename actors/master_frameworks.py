@@ -126,8 +126,13 @@ class MasterFrameworks(MasterAgents):
     def _subscribe_again(self, ctx: Context, request: Request, message: Subscribe) -> None:
         """As the framework it was. The registry is asked first when a deadline or an info of it changes."""
         framework = self.roster.frameworks.get(message.framework_id)
+        if framework is None and message.framework_id in self.roster.removed:
+            self._refuse_removed(ctx, request)
+            return
         if framework is None:
-            self._refuse_removed(ctx, request, message.framework_id)
+            # It may be known to a later leader; see MasterAgents._register_absent.
+            unknown = UpdateFramework(message.framework_id, replace(message.info, principal=request.principal))
+            self.propose(ctx, ("framework", message.framework_id), unknown, request)
             return
         if not may_act_for(framework.info.principal, request.principal):
             text = f"Framework {message.framework_id} belongs to another principal than '{request.principal}'"
@@ -145,11 +150,7 @@ class MasterFrameworks(MasterAgents):
         else:
             self.propose(ctx, subject, UpdateFramework(framework.framework_id, info), request)
 
-    def _refuse_removed(self, ctx: Context, request: Request, framework_id: FrameworkId) -> None:
-        if framework_id in self.roster.removed:
-            text = "Framework has been removed"
-        else:
-            text = f"Framework {framework_id} is not known here: removed long ago, or of another cluster"
+    def _refuse_removed(self, ctx: Context, request: Request, text: str = "Framework has been removed") -> None:
         self.refuse(ctx, request.sender, request.message, "removed", text, fatal=True)
 
     @after_commit(AdmitFramework)
@@ -189,11 +190,7 @@ class MasterFrameworks(MasterAgents):
 
     @after_refusal(AdmitFramework, UpdateFramework)
     def framework_denied(self, ctx: Context, operation: Operation, refused: ProposalRefused) -> bool:
-        if refused.reason not in ("removed", "unknown-framework"):
-            return False
-        for request in operation.requests:
-            self.refuse(ctx, request.sender, request.message, "removed", refused.text, fatal=True)
-        return True
+        return self._told_unknown(ctx, operation, refused)
 
     def _connect(self, ctx: Context, sender: Address, message: Subscribe, framework: FrameworkEntry) -> None:
         """It takes part from `sender` on. A former connection ends; its offers are void and are made again."""
@@ -306,18 +303,17 @@ class MasterFrameworks(MasterAgents):
             or may_act_for(framework.info.principal, ctx.principal)
         )
         request = request_of(ctx, sender, message)
-        if owns or ctx.principal in TRUSTED:
+        if owns or framework is None or ctx.principal in TRUSTED:
             self._tear_down(ctx, request, message)
-        elif framework is None:
-            self._refuse_removed(ctx, request, message.framework_id)
         else:
             text = f"Framework {message.framework_id} belongs to another principal than '{ctx.principal}'"
             self.refuse(ctx, sender, message, "unauthorized", text)
 
     def _tear_down(self, ctx: Context, request: Request, message: Teardown) -> None:
-        if message.framework_id not in self.roster.frameworks:
-            self._refuse_removed(ctx, request, message.framework_id)
+        if message.framework_id in self.roster.removed:
+            self._refuse_removed(ctx, request)
             return
+        # Of one that is unknown here the registry says so; see MasterAgents._register_absent.
         command = RemoveFramework(message.framework_id, ctx.now_us, message.outcome)
         self.propose(ctx, ("framework", message.framework_id), command, request)
 
@@ -333,7 +329,7 @@ class MasterFrameworks(MasterAgents):
             self._remove(ctx, framework, record)
         for request in operation.requests:
             if not isinstance(request.message, Teardown):
-                self._refuse_removed(ctx, request, record.framework_id)
+                self._refuse_removed(ctx, request)
         self.answer_done(ctx, operation)
 
     @after_refusal(RemoveFramework)
@@ -344,7 +340,15 @@ class MasterFrameworks(MasterAgents):
         if refused.reason == "unknown-framework" and framework is not None:
             record = FrameworkRecord(framework.framework_id, framework.info, removed=True, since_us=ctx.now_us)
             self._remove(ctx, framework, record)
-        return False
+        return self._told_unknown(ctx, operation, refused)
+
+    def _told_unknown(self, ctx: Context, operation: Operation, refused: ProposalRefused) -> bool:
+        if refused.reason not in ("removed", "unknown-framework"):
+            return False
+        for request in operation.requests:
+            unknown = f"{refused.text} here: removed long ago, or of another cluster"
+            self._refuse_removed(ctx, request, unknown if refused.reason == "unknown-framework" else refused.text)
+        return True
 
     def _remove(self, ctx: Context, framework: FrameworkEntry, record: FrameworkRecord) -> None:
         """Its agents end all it runs; its tasks are KILLED here and now, its resources free."""

@@ -135,6 +135,16 @@ def test_an_unknown_id_or_a_copied_identity_is_shut_out() -> None:
     assert "is not known here with this work directory" in world.one("tcp://c:1/agent", ShutdownAgent).text
 
 
+def test_only_the_registry_says_who_is_unknown() -> None:
+    """This master may have stood still while another one led, and let the agent in."""
+    world = World()
+    world.registry_answers = False
+
+    world.deliver("tcp://b:1/agent", register(world, "b", agent_id=AgentId("x-S9")))
+
+    assert world.take("tcp://b:1/agent", ShutdownAgent) == []
+
+
 def test_a_changed_hostname_is_shut_out() -> None:
     world = World()
     agent_id = world.agent()

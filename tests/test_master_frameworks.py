@@ -350,3 +350,20 @@ def test_a_late_word_of_a_dead_process_does_not_drive_out_its_successor() -> Non
 
     assert world.one("peer:old/framework", Refused).reason == "failed-over"
     assert world.master.roster.frameworks[framework].address == "peer:new/framework"
+
+
+@pytest.mark.parametrize("message", [Subscribe, Teardown])
+def test_only_the_registry_says_which_framework_is_unknown(message: Any) -> None:
+    """This master may have stood still while another one led, and let the framework in."""
+    world = World()
+    unknown = FrameworkId("c0-0009")
+    asked = message(FrameworkInfo("f"), framework_id=unknown) if message is Subscribe else message(unknown)
+    world.deliver(F, asked)
+    refused = world.one(F, Refused)
+    assert (refused.reason, refused.fatal) == ("removed", True)
+    assert refused.text == "Framework c0-0009 is not known here: removed long ago, or of another cluster"
+
+    world.registry_answers = False
+    world.deliver(F, asked)
+
+    assert world.take(F, Refused) == []

@@ -41,7 +41,7 @@ def test_a_plan_is_written_and_read_again(plan: Plan) -> None:
 
 
 def test_what_a_seed_has_drawn_is_written_down_and_repeats_the_run() -> None:
-    trial, plan = draw_trial(1)
+    trial, plan = draw_trial(3)
     run = play(trial, plan)
     again = play(trial, Plan.from_json(plan.to_json()))
 

@@ -200,11 +200,21 @@ class Host:
         meanwhile is handled afterwards, in order."""
         self.paused_until_us = max(self.paused_until_us, self.world.schedule.now_us + duration_us)
         self.world._happened("pause", self.name, detail=str(duration_us))
+        self._stand_still()
 
     def hang(self) -> None:
         """As `pause`, without an end, until `wake`."""
         self.paused_until_us = self._never_us
         self.world._happened("pause", self.name, detail="hangs")
+        self._stand_still()
+
+    def _stand_still(self) -> None:
+        since_us = self.world.schedule.now_us
+        life = self.process
+        self.world.network.stands_still(
+            self.name,
+            lambda: self.process is life and self.paused_until_us > since_us + self.world.network.settings.silence_us,
+        )
 
     def wake(self) -> None:
         """A process that hangs goes on."""

@@ -7,7 +7,8 @@ happens to links follows what ZeroMQ over TCP does:
   `connect_timeout_us` they are dropped and the loss is told. A `peer:...` can only be answered while its link stands.
 - A process that dies ends its links. What it had sent still arrives, as the kernel sees to it; what is on its way to it
   is lost. Then, one latency later, the other sides are told, and what they send until then is lost too.
-- While two hosts are cut off, frames vanish; after `silence_us` the link has ended for both.
+- While two hosts are cut off, frames vanish; after `silence_us` the link has ended for both. So it has when one of them
+  stands still for so long: it finds out when it has handled what came before.
 - In a link, order is kept: a late frame holds up those behind it. With `fifo=False` they overtake it, and it is then
   dropped for being late, as link.py demands.
 """
@@ -320,6 +321,17 @@ class Network:
     def _fall_silent(self, one: str, other: str, number: int) -> None:
         if self._cuts.get((one, other)) == number:
             self.break_links(one, other)
+
+    def stands_still(self, host: str, still: Callable[[], bool]) -> None:
+        """A process of this host answers no heartbeats, as long as `still`."""
+
+        def fall_silent() -> None:
+            if still():
+                for pair, link in list(self._links.items()):
+                    if link.open and host in map(self._host, pair):
+                        self._end(pair, link)
+
+        self._schedule.after(self.settings.silence_us, fall_silent)
 
     def _host(self, node: Node) -> str:
         end = self._ends.get(node)

@@ -124,12 +124,10 @@ class MasterAgents(MasterLeading):
             admit = AdmitAgent(message.info, message.registration, ctx.now_us)
             self.propose(ctx, ("registration", message.registration), admit, request)
             return
-        record = self.roster.absent.get(message.agent_id)
-        if (record is None and message.agent_id in self.roster.agents) or (
-            record is not None and record.registration != message.registration
-        ):
+        known = self.roster.agents.get(message.agent_id) or self.roster.absent.get(message.agent_id)
+        if known is not None and known.registration != message.registration:
             self._shut_out(ctx, request.sender, _NOT_KNOWN.format(message.agent_id))
-        elif record is not None and record.state == "gone":
+        elif isinstance(known, AgentRecord) and known.state == "gone":
             self._shut_out(ctx, request.sender, _GONE, end_tasks=True)
         else:
             # One that this master has never heard of may have joined under a later leader that it does not know of
@@ -360,11 +358,7 @@ class MasterAgents(MasterLeading):
     def _tell_unreachable_gone(self, ctx: Context, agent_id: AgentId, text: str) -> None:
         """Tasks that were unreachable with this agent never come back either."""
         state, reason = TaskState.GONE_BY_OPERATOR, Reason.AGENT_REMOVED_BY_OPERATOR
-        for task in list(self.roster.out_of_reach.get(agent_id, ())):
-            framework = self.roster.frameworks[task.framework_id]
-            self.roster.reach(framework, task.task_id)
-            self.roster.change(task, state, ctx.now_us, reason, text)
-            framework.completed.append(task)
+        for task in self.roster.end_out_of_reach(agent_id, state, ctx.now_us, reason, text):
             self.tell_status(ctx, task, status_of(task, state, reason, text, ctx.now_us))
 
     @after_refusal(MarkUnreachable, MarkGone, RemoveAgent)

@@ -29,7 +29,6 @@ from mesos_actor.actors.messages.scheduler import (
     Decline,
     ExecutorLost,
     FromExecutor,
-    Heartbeat,
     Instruction,
     Offers,
     OperationResult,
@@ -43,7 +42,7 @@ from mesos_actor.actors.messages.scheduler import (
 )
 from mesos_actor.actors.messages.values import Filters, FrameworkInfo, Offer, Status
 from mesos_actor.actors.scheduling_actions import MAX_OUTCOME_LENGTH, MAX_TASKS, TEARDOWN_RETRY_US, USER_KEY
-from mesos_actor.actors.scheduling_doubts import HEARTBEAT_US, FrameworkDoubts
+from mesos_actor.actors.scheduling_doubts import FrameworkDoubts
 from mesos_actor.actors.task import TERMINAL, Reason, TaskState
 
 SUBSCRIPTION = "subscription"
@@ -134,8 +133,7 @@ class FrameworkActor(FrameworkDoubts):
         self.search.current = sender
         self.search.found()
         ctx.cancel_timer("subscribe")
-        self.heard_us, self.probed_us = ctx.now_us, 0
-        ctx.set_timer("heartbeat", HEARTBEAT_US)
+        self._begin_to_listen(ctx)
         if not returning:
             self._keep_id(ctx, message.framework_id)
         self.author.connected = True
@@ -206,24 +204,6 @@ class FrameworkActor(FrameworkDoubts):
             if not self._call(ctx, "on_operation", OperationResult(operation_id, False, "unknown", text)):
                 return
         self._call(ctx, "on_disconnected")
-
-    def _listen(self, ctx: Context) -> None:
-        """A master may have stopped leading and its word of that be lost, while the link stands. Silence tells."""
-        if self.probed_us and self.heard_us < self.probed_us:
-            ctx.warn("master_silent", master=self.leader)
-            self.search.lost()
-            self._disconnect(ctx)
-            return
-        self.probed_us = 0
-        left_us = self.heard_us + HEARTBEAT_US - ctx.now_us
-        if left_us <= 0:
-            self.probed_us = ctx.now_us
-            ctx.send(self.leader, Heartbeat(self.framework_id))
-        ctx.set_timer("heartbeat", left_us if left_us > 0 else HEARTBEAT_US)
-
-    @handles(Heartbeat)
-    def on_heartbeat(self, ctx: Context, sender: Address, message: Heartbeat) -> None:
-        """The master serves us still. That it was heard is noted with every message."""
 
     def _void_offers(self, ctx: Context) -> bool:
         ids = tuple(self.offers)
@@ -430,8 +410,9 @@ class FrameworkActor(FrameworkDoubts):
             self._ask_again(ctx)
         elif name == "reconcile-all" and self.leader:
             self._reconcile_all(ctx)
-        elif name == "heartbeat" and self.leader:
-            self._listen(ctx)
+        elif name == "heartbeat" and self.leader and not self._is_heard(ctx):
+            self.search.lost()
+            self._disconnect(ctx)
         elif name == "look":
             self._look(ctx)
         elif name == "owed":

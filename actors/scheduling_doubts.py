@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mesos_actor.actors.actor import SECOND_US, Context
+from mesos_actor.actors.actor import SECOND_US, Context, handles
 from mesos_actor.actors.ids import Address, Role
 from mesos_actor.actors.messages.base import Message
 from mesos_actor.actors.messages.containers import FileData
-from mesos_actor.actors.messages.scheduler import OperationResult, RequestDemand, Revive, Suppress
+from mesos_actor.actors.messages.scheduler import Heartbeat, OperationResult, RequestDemand, Revive, Suppress
 from mesos_actor.actors.scheduling_actions import DEMAND, FrameworkActions
 from mesos_actor.actors.task import TaskState
 
@@ -40,6 +40,29 @@ class FrameworkDoubts(FrameworkActions):
     def on_timer(self, ctx: Context, name: str) -> None:
         super().on_timer(ctx, name)
         self._look_out(ctx)
+
+    def _begin_to_listen(self, ctx: Context) -> None:
+        """A leader was found."""
+        self.heard_us, self.probed_us = ctx.now_us, 0
+        ctx.set_timer("heartbeat", HEARTBEAT_US)
+
+    def _is_heard(self, ctx: Context) -> bool:
+        """Ask the leader when it has been silent. False when it did not answer: it may have stopped leading, and its
+        word of that be lost, while the link stands."""
+        if self.probed_us and self.heard_us < self.probed_us:
+            ctx.warn("master_silent", master=self.leader)
+            return False
+        self.probed_us = 0
+        left_us = self.heard_us + HEARTBEAT_US - ctx.now_us
+        if left_us <= 0:
+            left_us, self.probed_us = HEARTBEAT_US, ctx.now_us
+            ctx.send(self.leader, Heartbeat(self.framework_id))
+        ctx.set_timer("heartbeat", left_us)
+        return True
+
+    @handles(Heartbeat)
+    def on_heartbeat(self, ctx: Context, sender: Address, message: Heartbeat) -> None:
+        """The master serves us still. That it was heard is noted with every message."""
 
     def _look_out(self, ctx: Context) -> None:
         """Have `_look` called soon, if there is anything to wait for."""

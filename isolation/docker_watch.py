@@ -13,6 +13,7 @@ import stat
 import threading
 from collections.abc import Callable
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -30,6 +31,8 @@ ENGINE_PAUSE_S = 1.0
 """Before an engine that cannot be reached is asked again."""
 LOG_DRAIN_S = 5.0
 """For the rest of a container's output, once it has ended."""
+READ_AGAIN_BYTES = 16 << 20
+"""A longer log is not read once more after the end, for the engine would send all of it."""
 NOBODY = 65_534
 STREAMS = ("stdout", "stderr")
 """Of a container, and names of files in its sandbox."""
@@ -226,7 +229,7 @@ class Watch:
         """Append to the sandbox's file what it does not have yet. Ends with the container, or when the disk is full.
 
         A log that is followed may end a little before its container has said its last word (podman's does), so what an
-        ended container said is read once more.
+        ended container said is read once more, unless it was much.
         """
         has_ended = False
         with closing(self._open()) as engine:
@@ -238,6 +241,8 @@ class Watch:
                     has_ended = engine.inspect(engine_id).has_ended
                     if not has_ended:
                         self.closed.wait(self._options.pause_s)  # the engine went away in the middle
+                    elif Path(self._sandbox, stream).stat().st_size > READ_AGAIN_BYTES:
+                        return
                 except EngineError as error:
                     if error.kind != "away":
                         return

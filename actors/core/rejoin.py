@@ -139,10 +139,7 @@ def _find_missing(
 
 def _find_gone(roster: Roster, agent: AgentEntry, result: Rejoined, now_us: int) -> None:
     """What was out of reach with this agent, and did not come back with it: the agent says that reliably."""
-    for task in list(roster.out_of_reach.get(agent.agent_id, ())):
-        framework = roster.frameworks[task.framework_id]
-        roster.reach(framework, task.task_id)
-        roster.change(task, TaskState.DROPPED, now_us, Reason.RECONCILIATION, "The agent came back without it")
-        framework.completed.append(task)
-        if task.task_id not in framework.tasks:  # else its id is in use elsewhere by now
+    text = "The agent came back without it"
+    for task in roster.end_out_of_reach(agent.agent_id, TaskState.DROPPED, now_us, Reason.RECONCILIATION, text):
+        if task.task_id not in roster.frameworks[task.framework_id].tasks:  # else its id is in use elsewhere by now
             result.missing.append((task.framework_id, task.task_id))

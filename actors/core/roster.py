@@ -28,7 +28,7 @@ from mesos_actor.actors.ids import (
 from mesos_actor.actors.messages.registry import AgentRecord, FrameworkRecord
 from mesos_actor.actors.messages.values import Status
 from mesos_actor.actors.resources import Resources, total
-from mesos_actor.actors.task import TERMINAL, TRANSITIONS, TaskState
+from mesos_actor.actors.task import TERMINAL, TRANSITIONS, Reason, TaskState
 
 __all__ = ["AgentEntry", "ExecutorEntry", "FrameworkEntry", "Roster", "TaskEntry"]
 
@@ -303,6 +303,18 @@ class Roster:
         if task is not None:
             _discard(self.out_of_reach, task.agent_id, task)
         return task
+
+    def end_out_of_reach(
+        self, agent_id: AgentId, state: TaskState, now_us: int, reason: Reason, message: str
+    ) -> list[TaskEntry]:
+        """What was out of reach with this agent has come to this end; returns it."""
+        tasks = list(self.out_of_reach.get(agent_id, ()))
+        for task in tasks:
+            framework = self.frameworks[task.framework_id]
+            self.reach(framework, task.task_id)
+            self.change(task, state, now_us, reason, message)
+            framework.completed.append(task)
+        return tasks
 
     # -- executors
 

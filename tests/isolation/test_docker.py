@@ -23,6 +23,7 @@ from mesos_actor.actors.messages.containers import (
 )
 from mesos_actor.actors.messages.values import Command, ContainerSpec, TaskLimits, Uri, Volume
 from mesos_actor.actors.resources import Resources
+from mesos_actor.isolation import docker_watch
 from mesos_actor.isolation.docker import DockerContainerizer
 from tests.isolation.pretended_engine import PretendedContainer, PretendedEngine
 from tests.isolation.test_conformance import *  # noqa: F403 - the same promises, kept by this one too
@@ -127,6 +128,31 @@ def test_output_is_whole_before_the_exit_is_told(bench: Any, make_launch: MakeLa
 
     assert (bench.sandbox(A) / "stdout").read_bytes() == b"hello"
     assert (bench.sandbox(A) / "stderr").read_bytes() == b"err"
+
+
+@pytest.mark.parametrize(("bound", "expected"), [(16 << 20, b"abcdef"), (1, b"ab")])
+def test_what_was_said_last_is_read_once_more_unless_it_was_much(
+    bench: Any,
+    make_launch: MakeLaunch,
+    engine: PretendedEngine,
+    monkeypatch: pytest.MonkeyPatch,
+    bound: int,
+    expected: bytes,
+) -> None:
+    monkeypatch.setattr(docker_watch, "READ_AGAIN_BYTES", bound)
+    engine.hasty = True
+    bench.send(make_launch(A, Command(("sleep", "1"))))
+    bench.expect(ContainerStarted, A)
+    container = only(engine)
+    container.output = {"stdout": b"abcdef", "stderr": b"xy"}
+    bench.restart_agent()
+    bench.send(RecoverContainers((A,)))
+    bench.expect(ContainersRecovered)
+    bench.wait_for_file(bench.sandbox(A) / "stdout", "ab")
+    container.end(0)
+
+    bench.expect(ContainerExited, A)
+    assert (bench.sandbox(A) / "stdout").read_bytes() == expected
 
 
 def test_output_is_never_written_through_a_link_that_the_task_made(

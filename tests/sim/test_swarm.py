@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 
 import pytest
@@ -22,9 +23,12 @@ from mesos_actor.testing import (
     workloads,
 )
 from mesos_actor.transport.sim import diagram, swarm
-from mesos_actor.transport.sim.shrink import Shrinker, minimize
+from mesos_actor.transport.sim.faults import Delay
+from mesos_actor.transport.sim.shrink import Shrinker, minimize, moved
 from mesos_actor.transport.sim.story import concerning, first_difference, subjects
 from mesos_actor.transport.sim.swarm import play_seed
+from mesos_actor.transport.sim.trial import Broken, Run, Trial
+from mesos_actor.transport.sim.world import InvariantViolation
 from tests.sim import bugs
 
 
@@ -101,6 +105,32 @@ def test_shrinking_keeps_to_its_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     shrinker.shrink()
 
     assert shrinker.runs == 5
+
+
+@given(fault_plans(), st.randoms(use_true_random=False))
+def test_a_fault_that_is_moved_is_one_that_a_plan_can_hold(plan: Plan, rng: random.Random) -> None:
+    for fault in plan.faults():
+        again = moved(rng, fault, 30_000_000)
+
+        assert again.kind == fault.kind
+        assert Plan.of([again]).faults() == (again,)
+
+
+def test_many_small_faults_shrink_to_one_that_does_the_same() -> None:
+    def run(trial: Trial) -> Run:
+        """Breaks when messages are late by a second, all in all."""
+        found = Run(Trial(), Plan())
+        if sum(fault.by_us for fault in trial.faults if isinstance(fault, Delay)) >= 1_000_000:
+            found.error = InvariantViolation("late: by a second")
+        return found
+
+    faults = tuple(Delay("a", "b", nth, 250_000) for nth in range(4))
+    shrinker = Shrinker(Trial(faults=faults), Broken("late", ""), run=run)
+
+    best = shrinker.shrink()
+
+    assert len(best.faults) == 1
+    assert shrinker.broken.what == "late"
 
 
 def test_where_two_traces_part_is_shown() -> None:

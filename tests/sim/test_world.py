@@ -281,6 +281,26 @@ def test_a_pause_delays_everything_and_loses_nothing() -> None:
     assert sender(client).got == list(range(10))
 
 
+@pytest.mark.parametrize("forever", [False, True], ids=["pauses", "hangs"])
+def test_who_stands_still_for_long_has_lost_its_links_when_it_goes_on(forever: bool) -> None:
+    world = World()
+    client, server = pair(world, count=10)
+    world.run(5_000)
+    if forever:
+        server.hang()
+    else:
+        server.pause(8 * SECOND_US)
+    world.run(7 * SECOND_US)
+    assert [node for _, node in sender(client).lost] == [SERVER]
+    assert (echo(server).got, echo(server).lost) == ([0], [])
+
+    server.wake()
+    world.run(2 * SECOND_US)
+    assert echo(server).got == list(range(10))
+    assert set(echo(server).lost) == {client.node}
+    assert sender(client).got == [0]
+
+
 def test_clocks_may_differ() -> None:
     world = World()
     client, _ = pair(world)

@@ -209,12 +209,10 @@ class Host:
         self._stand_still()
 
     def _stand_still(self) -> None:
-        since_us = self.world.schedule.now_us
-        life = self.process
-        self.world.network.stands_still(
-            self.name,
-            lambda: self.process is life and self.paused_until_us > since_us + self.world.network.settings.silence_us,
-        )
+        life, network = self.process, self.world.network
+        silent_us = self.world.schedule.now_us + network.settings.silence_us
+        if self.paused_until_us > silent_us:
+            network.stands_still(self.name, lambda: self.process is life and self.paused_until_us > silent_us)
 
     def wake(self) -> None:
         """A process that hangs goes on."""

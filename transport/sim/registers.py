@@ -30,7 +30,7 @@ PACE_US = (10_000, 40_000, 150_000)
 
 @dataclass
 class Asked:
-    """A call of an operator. `outcome`: `ok`, `failed` (it changed nothing, for certain) or `unknown`."""
+    """A call of a user. `outcome`: `ok`, `failed` (it changed nothing, for certain) or `unknown`."""
 
     operation_id: OperationId
     who: str
@@ -44,7 +44,7 @@ class Asked:
 
 
 class History:
-    """What all operators asked, and were told, on the true clock."""
+    """What all users asked, and were told, on the true clock."""
 
     def __init__(self) -> None:
         self.asked: list[Asked] = []

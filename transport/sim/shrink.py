@@ -21,8 +21,6 @@ from mesos_actor.transport.sim.workload import AnyStep, Submit
 T = TypeVar("T")
 MAX_RUNS = 600
 """Runs spent on one shrink; then the smallest found so far is given."""
-
-
 FEW = 2
 """So many faults are few enough."""
 DRAWS = 100

@@ -16,7 +16,7 @@ import msgspec
 
 from mesos_actor.actors.errors import InternalError
 from mesos_actor.transport.sim.replay import DIRECTORY, Replay
-from mesos_actor.transport.sim.shrink import Shrinker
+from mesos_actor.transport.sim.shrink import MAX_RUNS, Shrinker
 from mesos_actor.transport.sim.story import first_difference, tell
 from mesos_actor.transport.sim.trial import Broken, Run, Trial, draw_trial, play
 
@@ -131,7 +131,9 @@ class Found(msgspec.Struct):
     file: str = ""
 
 
-def shrink_seed(seed: int, max_runs: int = 400, told: Callable[[int, Trial], None] = lambda runs, best: None) -> Found:
+def shrink_seed(
+    seed: int, max_runs: int = MAX_RUNS, told: Callable[[int, Trial], None] = lambda runs, best: None
+) -> Found:
     """Play a seed that fails again and make it smaller. Raises InternalError when it does not fail (again)."""
     run = play_seed(seed)
     broken = run.broken

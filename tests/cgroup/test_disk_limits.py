@@ -144,9 +144,9 @@ def test_project_quota_stops_a_hog_and_sees_what_is_deleted(
     assert "disk limit of 4 MiB exceeded, in use " in held.text
     assert "biggest" not in held.text
 
-    # Without the capability by which root passes every quota.
+    # Without the capability by which root passes every quota; and near the kernel's limit before anybody looks.
     lesser = "setpriv --inh-caps=-sys_resource --bounding-set=-sys_resource"
-    bench.shell(HOG, 4, f"exec {lesser} sh -c 'head -c 60M /dev/zero >big; exit 7'")
+    bench.shell(HOG, 4, f"exec {lesser} sh -c 'fallocate -l 13M big; head -c 60M /dev/zero >>big; exit 7'")
     exited = bench.expect(ContainerExited, HOG)
     assert exited.limitation == "disk"
     assert "disk limit of 4 MiB exceeded, in use 1" in exited.text

@@ -104,9 +104,8 @@ def test_forgotten_container_is_removed_from_the_engine(
     bench.until(lambda: not engine.containers, "the removal")
 
 
-def test_output_is_in_the_sandbox_and_not_doubled_by_a_restart(
-    bench: Any, make_launch: MakeLaunch, engine: PretendedEngine
-) -> None:
+def followed_anew(bench: Any, make_launch: MakeLaunch, engine: PretendedEngine) -> PretendedContainer:
+    """A container that has said `ab` of `abcdef`, and whose agent was started again."""
     bench.send(make_launch(A, Command(("sleep", "1"))))
     bench.expect(ContainerStarted, A)
     container = only(engine)
@@ -115,6 +114,13 @@ def test_output_is_in_the_sandbox_and_not_doubled_by_a_restart(
     bench.send(RecoverContainers((A,)))
     bench.expect(ContainersRecovered)
     bench.wait_for_file(bench.sandbox(A) / "stdout", "ab")
+    return container
+
+
+def test_output_is_in_the_sandbox_and_not_doubled_by_a_restart(
+    bench: Any, make_launch: MakeLaunch, engine: PretendedEngine
+) -> None:
+    container = followed_anew(bench, make_launch, engine)
     container.end(3)
 
     assert bench.expect(ContainerExited, A) == ContainerExited(A, exit_status=3)
@@ -141,14 +147,7 @@ def test_what_was_said_last_is_read_once_more_unless_it_was_much(
 ) -> None:
     monkeypatch.setattr(docker_watch, "READ_AGAIN_BYTES", bound)
     engine.hasty = True
-    bench.send(make_launch(A, Command(("sleep", "1"))))
-    bench.expect(ContainerStarted, A)
-    container = only(engine)
-    container.output = {"stdout": b"abcdef", "stderr": b"xy"}
-    bench.restart_agent()
-    bench.send(RecoverContainers((A,)))
-    bench.expect(ContainersRecovered)
-    bench.wait_for_file(bench.sandbox(A) / "stdout", "ab")
+    container = followed_anew(bench, make_launch, engine)
     container.end(0)
 
     bench.expect(ContainerExited, A)

@@ -123,8 +123,8 @@ class PretendedEngine:
 
     def follow(self, engine_id: str, stream: str) -> Iterator[bytes]:
         container = self._get(engine_id)
-        yield container.output[stream][:2]
         is_followed = not container.ended.is_set()
+        yield container.output[stream][:2]
         container.ended.wait(DEADLINE_S)
         if self.hasty and is_followed:
             return

@@ -247,11 +247,12 @@ class Master(MasterOperators):
             freed, is_next = self.roster.observe(task, status, latest, ctx.now_us)
             if freed:
                 self.want_allocation(ctx)
-            if is_next and framework.connected and task.forwarded not in TERMINAL:
+            if not is_next:
+                if self.roster.is_acknowledged(task, status.update_id):
+                    ctx.send(sender, AcknowledgeUpdate(message.framework_id, task.task_id, task.acknowledged))
+                return  # else it overtook the one before it: both come again, and until then nobody is told
+            if framework.connected and task.forwarded not in TERMINAL:
                 task.forwarded = status.state
-            if not is_next and self.roster.is_acknowledged(task, status.update_id):
-                ctx.send(sender, AcknowledgeUpdate(message.framework_id, task.task_id, task.acknowledged))
-                return
         if framework.connected:
             ctx.send(framework.address, Update(message.framework_id, status, agent_address=agent.info.address))
 

@@ -1,6 +1,8 @@
 """How many drawn runs it takes to find each planted bug, and how few faults are left of the run that found it.
 
 python benchmarks/planted_bugs.py              the median over 10 starts, for each bug of tests/sim/bugs.py
+python benchmarks/planted_bugs.py --jobs 2     the same, two bugs at once
+python benchmarks/planted_bugs.py --shrinks 3  only the first 3 runs that found it are made smaller, which takes longest
 python benchmarks/planted_bugs.py --starts 1 --write tests/sim/regressions NAME ...
                                                also writes the smallest run of each as a regression file
 """
@@ -8,9 +10,12 @@ python benchmarks/planted_bugs.py --starts 1 --write tests/sim/regressions NAME 
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
+import multiprocessing
 import statistics
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -19,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from mesos_actor.transport.sim.replay import Replay
 from mesos_actor.transport.sim.shrink import Shrinker
 from mesos_actor.transport.sim.swarm import play_seed
+from mesos_actor.transport.sim.trial import Run
 from tests.sim import bugs
 
 MOST_RUNS = 600
@@ -31,40 +37,71 @@ def all_bugs() -> list[str]:
     return [name for name, what in vars(bugs).items() if callable(what) and what.__module__ == bugs.__name__]
 
 
-def find(bug: str, start: int) -> tuple[int, Replay] | None:
-    """(Runs until it was found from this seed on, the smallest run that breaks the same); None when it was not."""
+class Outcome(NamedTuple):
+    """What the starts of one bug came to."""
+
+    name: str
+    runs: list[int]
+    """Runs until it was found, one a start; MOST_RUNS + 1 where it was not."""
+    shrunk: list[Replay]
+
+    def line(self) -> str:
+        """A row of the table."""
+        left = [len(one.trial.faults) for one in self.shrunk if one.trial is not None]
+        what = ", ".join(sorted({one.broken.what for one in self.shrunk}))
+        return f"{self.name:42} {_spread(self.runs):>20} {_spread(left):>14}  {what}"
+
+
+def _spread(numbers: list[int]) -> str:
+    return f"{statistics.median(numbers):g} ({min(numbers)}-{max(numbers)})" if numbers else "not found"
+
+
+def find(start: int) -> tuple[int, Run | None]:
+    """(Runs until one broke something, from this seed on; that run)."""
     for number in range(MOST_RUNS):
         run = play_seed(start + number)
         if run.broken is not None:
-            recorded = run.recorded()
-            shrinker = Shrinker(recorded, run.broken)
-            shrinker.still_breaks(recorded)
-            best = shrinker.shrink()
-            return number + 1, Replay(broken=shrinker.broken, trial=best, bug=bug)
-    return None
+            return number + 1, run
+    return MOST_RUNS + 1, None
+
+
+def shrink(bug: str, run: Run) -> Replay:
+    """The smallest run found that breaks the same."""
+    assert run.broken is not None
+    recorded = run.recorded()
+    shrinker = Shrinker(recorded, run.broken)
+    shrinker.still_breaks(recorded)
+    best = shrinker.shrink()
+    return Replay(broken=shrinker.broken, trial=best, bug=bug)
+
+
+def measure(bug: str, starts: int, shrinks: int) -> Outcome:
+    """Plant it, and look for it from each start on."""
+    with pytest.MonkeyPatch.context() as patch:
+        getattr(bugs, bug)(patch)
+        found = [find(start * BETWEEN_STARTS) for start in range(starts)]
+        hits = [run for _, run in found if run is not None]
+        return Outcome(bug, [runs for runs, _ in found], [shrink(bug, run) for run in hits[:shrinks]])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--starts", type=int, default=10)
+    parser.add_argument("--shrinks", type=int, default=10)
+    parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--write", type=Path)
     parser.add_argument("names", nargs="*")
     options = parser.parse_args()
     print(f"{'bug':42} {'runs until found':>20} {'faults left':>14}  what broke")
-    for name in options.names or all_bugs():
-        patch = pytest.MonkeyPatch()
-        getattr(bugs, name)(patch)
-        found = [find(name, start * BETWEEN_STARTS) for start in range(options.starts)]
-        patch.undo()
-        hits = [one for one in found if one is not None]
-        runs = [one[0] if one is not None else MOST_RUNS for one in found]
-        left = [len(one[1].trial.faults) for one in hits if one[1].trial is not None]
-        what = ", ".join(sorted({one[1].broken.what for one in hits}))
-        shown = f"{statistics.median(runs):g} ({min(runs)}-{max(runs)})"
-        fewest = f"{statistics.median(left):g} ({min(left)}-{max(left)})" if left else "not found"
-        print(f"{name:42} {shown:>20} {fewest:>14}  {what}", flush=True)
-        if options.write is not None and hits:
-            (options.write / f"{name}.json").write_text(hits[0][1].to_json())
+    with concurrent.futures.ProcessPoolExecutor(options.jobs, multiprocessing.get_context("spawn")) as pool:
+        waiting = [
+            pool.submit(measure, name, options.starts, options.shrinks) for name in options.names or all_bugs()
+        ]
+        for one in concurrent.futures.as_completed(waiting):
+            outcome = one.result()
+            print(outcome.line(), flush=True)
+            if options.write is not None and outcome.shrunk:
+                (options.write / f"{outcome.name}.json").write_text(outcome.shrunk[0].to_json())
 
 
 if __name__ == "__main__":

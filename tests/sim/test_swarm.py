@@ -23,8 +23,8 @@ from mesos_actor.testing import (
     workloads,
 )
 from mesos_actor.transport.sim import diagram, swarm
-from mesos_actor.transport.sim.faults import Delay
-from mesos_actor.transport.sim.shrink import Shrinker, minimize, moved
+from mesos_actor.transport.sim.faults import Delay, hosts_of
+from mesos_actor.transport.sim.shrink import Shrinker, likened, minimize, moved
 from mesos_actor.transport.sim.story import concerning, first_difference, subjects
 from mesos_actor.transport.sim.swarm import play_seed
 from mesos_actor.transport.sim.trial import Broken, Run, Trial
@@ -106,6 +106,12 @@ def test_shrinking_keeps_to_its_budget(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert shrinker.runs == 5
 
+    shrinker = Shrinker(run.recorded(), run.broken, max_events=1)
+    shrinker.shrink()
+
+    assert shrinker.runs == 1
+    assert shrinker.events > 1
+
 
 @given(fault_plans(), st.randoms(use_true_random=False))
 def test_a_fault_that_is_moved_is_one_that_a_plan_can_hold(plan: Plan, rng: random.Random) -> None:
@@ -114,6 +120,16 @@ def test_a_fault_that_is_moved_is_one_that_a_plan_can_hold(plan: Plan, rng: rand
 
         assert again.kind == fault.kind
         assert Plan.of([again]).faults() == (again,)
+
+
+@given(fault_plans(), st.randoms(use_true_random=False))
+def test_a_fault_that_is_likened_befalls_the_same_hosts_in_the_time_there_is(plan: Plan, rng: random.Random) -> None:
+    for fault in plan.faults():
+        again = likened(rng, fault, 30_000_000)
+
+        assert set(hosts_of(again)) == set(hosts_of(fault))
+        assert Plan.of([again]).faults() == (again,)
+        assert getattr(again, "at_us", 0) <= max(30_000_000, getattr(fault, "at_us", 0))
 
 
 def test_many_small_faults_shrink_to_one_that_does_the_same() -> None:

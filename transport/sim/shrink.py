@@ -2,8 +2,9 @@
 
 A smaller run counts when it breaks the same thing: the same invariant, or liveness again. Faults are counted per link
 and per disk, so taking one out leaves the others where they are; that is why this usually ends with one or two. Where
-it does not, many small delays bring about what one fault in the right place would: then runs with one or two faults of
-the kinds that are left are drawn, near where those were.
+it does not, many small delays bring about what one fault in the right place would: then runs with one or two faults are
+drawn, made of those that are left: like them, elsewhere, or the plainer misfortune that would do the same to the same
+hosts. Such draws come first as well, for a run with many faults takes many runs to be made smaller step by step.
 """
 
 from __future__ import annotations
@@ -14,19 +15,41 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from mesos_actor.transport.sim.faults import COUNTED, AnyFault, Delay, Duplicate, Reorder, SlowSync, Timed, key_of
+from mesos_actor.transport.sim.faults import (
+    COUNTED,
+    AnyFault,
+    Break,
+    Crash,
+    Cut,
+    Delay,
+    DieAtSync,
+    Drop,
+    Duplicate,
+    FailSync,
+    Reorder,
+    SlowSync,
+    Timed,
+    key_of,
+)
 from mesos_actor.transport.sim.trial import Broken, Run, Shape, Trial, play
 from mesos_actor.transport.sim.workload import AnyStep, Submit
 
 T = TypeVar("T")
 MAX_RUNS = 600
 """Runs spent on one shrink; then the smallest found so far is given."""
+MAX_EVENTS = 6_000_000
+"""Events of these runs together, likewise: some three minutes. A run that never comes to rest is hundreds of times as
+long as one that breaks early."""
 FEW = 2
 """So many faults are few enough."""
 DRAWS = 100
-"""Runs that are drawn with one fault, and as many with each number of faults up to FEW."""
+"""Runs that are drawn with one fault, and as many with each number of faults up to FEW, when nothing else helps."""
+FIRST_DRAWS = 25
+"""The same, before anything else is tried."""
 STRETCHES = (0.25, 1, 1, 4, 16)
 """How much longer a drawn cut, pause or delay is than the one it is made of."""
+LASTING_S = (0.05, 0.3, 1.0, 4.0, 15.0)
+"""How long a cut or the absence of a host lasts that is drawn in place of what befell a message or a sync."""
 
 
 class Spent(Exception):
@@ -42,6 +65,7 @@ class Shrinker:
         broken: Broken,
         *,
         max_runs: int = MAX_RUNS,
+        max_events: int = MAX_EVENTS,
         run: Callable[[Trial], Run] = play,
         told: Callable[[int, Trial], None] = lambda runs, best: None,
     ) -> None:
@@ -49,7 +73,9 @@ class Shrinker:
         self.best = trial
         self.broken = broken
         self.runs = 0
+        self.events = 0
         self._max_runs = max_runs
+        self._max_events = max_events
         self._run = run
         self._told = told
 
@@ -57,44 +83,51 @@ class Shrinker:
         """The smallest trial found."""
         try:
             before = None
+            self._kinds()
+            self._draw(FIRST_DRAWS)
             while before != self.best:  # a smaller workload may need fewer faults, and the other way round
                 before = self.best
                 self._shape()
-                self._faults()
+                self._kinds()
+                minimize(self.best.faults, self._with_faults)
                 self._work()
                 self._values()
                 if before == self.best:
-                    self._draw()
+                    self._draw(DRAWS)
         except Spent:
             pass
         return self.best
 
     def still_breaks(self, trial: Trial) -> bool:
         """Play it; when it breaks the same, it is the best from now on."""
-        if self.runs >= self._max_runs:
+        if self.runs >= self._max_runs or self.events >= self._max_events:
             raise Spent
         self.runs += 1
-        broken = self._run(trial).broken
+        run = self._run(trial)
+        self.events += run.sim.world.events if run.sim is not None else 0
+        broken = run.broken
         if broken is None or broken.what != self.broken.what:
             return False
         self.best, self.broken = trial, broken
         self._told(self.runs, trial)
         return True
 
-    def _faults(self) -> None:
-        def attempt(faults: Sequence[AnyFault]) -> bool:
-            return self.still_breaks(msgspec.structs.replace(self.best, faults=tuple(faults)))
+    def _with_faults(self, faults: Sequence[AnyFault]) -> bool:
+        return self.still_breaks(msgspec.structs.replace(self.best, faults=tuple(faults)))
 
+    def _kinds(self) -> None:
+        """Without all faults, and without all of a kind."""
+        if self.best.faults and self._with_faults(()):
+            return
         for kind in sorted({fault.kind for fault in self.best.faults}):
-            attempt([fault for fault in self.best.faults if fault.kind != kind])
-        minimize(self.best.faults, attempt)
+            self._with_faults([fault for fault in self.best.faults if fault.kind != kind])
 
-    def _draw(self) -> None:
+    def _draw(self, draws: int) -> None:
         """Runs with fewer faults, made of those that are left, until one breaks the same."""
-        left, rng = self.best.faults, random.Random(f"shrink {self.best.seed}")
+        left, rng = self.best.faults, random.Random(f"shrink {self.best.seed} {draws}")
         for size in range(1, min(FEW, len(left) - 1) + 1):
-            for _ in range(DRAWS):
-                drawn = tuple(moved(rng, fault, self.best.bad_us) for fault in rng.sample(left, size))
+            for _ in range(draws):
+                drawn = tuple(likened(rng, fault, self.best.bad_us) for fault in rng.sample(left, size))
                 seed = rng.choice((self.best.seed, rng.randrange(1_000)))
                 places = {key_of(fault) if isinstance(fault, COUNTED) else fault for fault in drawn}
                 if len(places) == size and self.still_breaks(
@@ -142,6 +175,20 @@ def _simpler(fault: AnyFault) -> list[AnyFault]:
     return []
 
 
+def likened(rng: random.Random, fault: AnyFault, bad_us: int) -> AnyFault:
+    """One that may do the same: moved, or what does more to the same link or host at once."""
+    if isinstance(fault, Timed) or rng.random() < 0.5:
+        return moved(rng, fault, bad_us)
+    at_us = rng.randrange(bad_us)
+    if isinstance(fault, Drop | Duplicate | Delay | Reorder):
+        one, other = fault.source, fault.destination
+        lasts_us = round(rng.choice(LASTING_S) * 1_000_000)
+        return rng.choice((Break(one, other, at_us), Cut(one, other, at_us, lasts_us, one_way=rng.random() < 0.5)))
+    if isinstance(fault, DieAtSync | SlowSync | FailSync):
+        return Crash(fault.host, at_us, round(rng.choice(LASTING_S) * 1_000_000))
+    return moved(rng, fault, bad_us)
+
+
 def moved(rng: random.Random, fault: AnyFault, bad_us: int) -> AnyFault:
     """One like it, elsewhere on its link, disk or host, or at another time, and perhaps longer."""
     changes: dict[str, Any] = {}
@@ -158,18 +205,19 @@ def moved(rng: random.Random, fault: AnyFault, bad_us: int) -> AnyFault:
 def minimize(items: Sequence[T], attempt: Callable[[Sequence[T]], bool]) -> list[T]:
     """The smallest part of `items`, in order, for which `attempt` is true, as far as delta debugging finds it: no one
     of them can be left out. `attempt(items)` is taken to be true."""
-    kept, pieces = list(items), 2
+    kept = list(items)
     if kept and attempt([]):
         return []
+    size = -(-len(kept) // 2)
     while len(kept) > 1:
-        size = -(-len(kept) // pieces)
-        for begin in range(0, len(kept), size):
+        begin, before = 0, len(kept)
+        while begin < len(kept) and len(kept) > 1:
             rest = kept[:begin] + kept[begin + size :]
-            if attempt(rest):
-                kept, pieces = rest, max(2, pieces - 1)
-                break
-        else:
-            if size == 1:
-                break
-            pieces = min(len(kept), pieces * 2)
+            if rest and attempt(rest):
+                kept = rest  # what came behind stands here now
+            else:
+                begin += size
+        if size == 1 and len(kept) == before:
+            break
+        size = max(1, size // 2)
     return kept

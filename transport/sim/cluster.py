@@ -218,13 +218,15 @@ class SimCluster:
         return found
 
     def leading(self) -> Master | None:
-        """The master that leads; of two that believe so, the one of the newer term."""
+        """The master that leads; of two that believe so, the one of the newer term. One that wakes from a long pause and
+        has not heard yet that another led since does not, though that other may be dead by now."""
         found = self.leading_host()
         return None if found is None else found.actor
 
     def leading_host(self) -> SimMaster | None:
         """The same, with its host."""
-        leading = [master for master in self.masters if master.leads]
+        newest = max((master.newest_term for master in self.masters), default=0)
+        leading = (master for master in self.masters if master.leads and master.actor.term >= newest)
         return max(leading, key=lambda master: master.actor.term, default=None)
 
     def live_tasks(self) -> Iterator[tuple[str, str]]:

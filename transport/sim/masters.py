@@ -29,6 +29,8 @@ class SimMaster:
         self._how: Start = "initialize"
         self.applied: list[tuple[int, int, bytes]] = []
         """(index, term, data) of every entry that any of its processes has applied, in order."""
+        self.newest_term = 0
+        """The newest term of these: whoever leads in it has applied an entry of it before it acts."""
         self.host = sim.world.add_host(name, node=f"tcp://{self.member}")
         self.host.add_port("registry", self._open)
         self.host.spawn("master", make)
@@ -41,6 +43,7 @@ class SimMaster:
 
     def _observe(self, index: int, term: int, data: bytes) -> None:
         self.applied.append((index, term, data))
+        self.newest_term = max(self.newest_term, term)
 
     @property
     def address(self) -> Address:

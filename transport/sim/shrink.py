@@ -1,4 +1,5 @@
-"""Making a failing run smaller: delta debugging (Zeller and Hildebrandt 2002) over faults, then over the workload.
+"""Making a failing run smaller: delta debugging (Zeller and Hildebrandt 2002) over the workload, then over the faults,
+which first go in groups: all of one host, one kind, one link.
 
 A smaller run counts when it breaks the same thing: the same invariant, or liveness again. Faults are counted per link
 and per disk, so taking one out leaves the others where they are; that is why this usually ends with one or two. Where
@@ -29,6 +30,7 @@ from mesos_actor.transport.sim.faults import (
     Reorder,
     SlowSync,
     Timed,
+    hosts_of,
     key_of,
 )
 from mesos_actor.transport.sim.trial import Broken, Run, Shape, Trial, play
@@ -83,14 +85,14 @@ class Shrinker:
         """The smallest trial found."""
         try:
             before = None
-            self._kinds()
+            self._groups()
             self._draw(FIRST_DRAWS)
             while before != self.best:  # a smaller workload may need fewer faults, and the other way round
                 before = self.best
                 self._shape()
-                self._kinds()
-                minimize(self.best.faults, self._with_faults)
                 self._work()
+                self._groups()
+                minimize(self.best.faults, self._with_faults)
                 self._values()
                 if before == self.best:
                     self._draw(DRAWS)
@@ -115,12 +117,17 @@ class Shrinker:
     def _with_faults(self, faults: Sequence[AnyFault]) -> bool:
         return self.still_breaks(msgspec.structs.replace(self.best, faults=tuple(faults)))
 
-    def _kinds(self) -> None:
-        """Without all faults, and without all of a kind."""
+    def _groups(self) -> None:
+        """Without all faults, without all of a host, of a kind, of a link: most have nothing to do with what broke."""
         if self.best.faults and self._with_faults(()):
             return
-        for kind in sorted({fault.kind for fault in self.best.faults}):
-            self._with_faults([fault for fault in self.best.faults if fault.kind != kind])
+        for groups_of in (hosts_of, lambda fault: (fault.kind,), lambda fault: (hosts_of(fault),)):
+            tried: set[object] = set()
+            while group := min(
+                {group for fault in self.best.faults for group in groups_of(fault)} - tried, key=repr, default=None
+            ):
+                tried.add(group)
+                self._with_faults([fault for fault in self.best.faults if group not in groups_of(fault)])
 
     def _draw(self, draws: int) -> None:
         """Runs with fewer faults, made of those that are left, until one breaks the same."""

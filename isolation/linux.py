@@ -19,6 +19,7 @@ from mesos_actor.isolation.isolator import Isolator
 from mesos_actor.isolation.launcher_client import IDLE_S
 from mesos_actor.isolation.limits import UNLIMITED
 from mesos_actor.isolation.linux_isolators import DevicesIsolator
+from mesos_actor.isolation.paths import sandboxes_of
 from mesos_actor.isolation.process import EXIT_REPEAT_US, ProcessContainerizer
 from mesos_actor.isolation.root_isolator import IMAGES_MAX_BYTES, RootIsolator
 
@@ -56,7 +57,9 @@ class LinuxContainerizer(ProcessContainerizer):
         more: Sequence[Isolator] = (),
     ) -> None:
         tree = make_tree(cgroup_root, tree_name(work_dir))
-        isolators: list[Isolator] = [CgroupIsolator(tree, pids_limit or UNLIMITED)]
+        isolators: list[Isolator] = [
+            CgroupIsolator(tree, pids_limit or UNLIMITED, str(sandboxes_of(work_dir.absolute())))
+        ]
         if os.geteuid() == 0:
             directory = work_dir.absolute() / "gpus"
             isolators.append(DevicesIsolator(lambda name: tree.of(name).directory, directory, gpus=discover()))

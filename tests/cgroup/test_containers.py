@@ -65,7 +65,7 @@ class LinuxBench(RealBench):
         port: Any = self.port
         return not port._containers
 
-    def shell(self, container_id: str, script: str, **limits: int) -> None:
+    def shell(self, container_id: str, script: str, **limits: Any) -> None:
         command = Command((script,), shell=True)
         self.send(
             LaunchContainer(

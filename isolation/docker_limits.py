@@ -21,7 +21,8 @@ from mesos_actor.isolation.limits import MEM_MIN_BYTES, PERIOD_US, QUOTA_MIN_US,
 
 SHARES_A_CPU = 1_024
 SHARES_MIN = 2
-_NOT_KEPT = ("cpus_burst_us", "mem_high_bytes", "io_weight", "hugetlb")
+_NOT_KEPT = ("cpus_burst_us", "mem_high_bytes", "io_weight", "hugetlb", "pinned_cpus")
+"""Processors could be named (CpusetCpus), but not kept from others: those of the engine that are not ours."""
 _RATES = {
     "io_read_bytes": "BlkioDeviceReadBps",
     "io_write_bytes": "BlkioDeviceWriteBps",

@@ -19,7 +19,7 @@ from mesos_actor.actors.resources import MIB
 
 NAMES = (
     *("cpus", "mem", "pids", "cpus_burst", "mem_high", "io_weight"),
-    *("io_read", "io_write", "io_reads", "io_writes", "mem_swap", "hugetlb"),
+    *("io_read", "io_write", "io_reads", "io_writes", "mem_swap", "hugetlb", "pinned_cpus"),
 )
 """What may be limited, as people write it."""
 
@@ -36,8 +36,8 @@ _WHOLE = re.compile(r"[0-9]{1,19}")
 def parse_limits(given: str | Mapping[str, Amount], field: str = "limits") -> TaskLimits:
     """`cpus:2;mem:512MiB;pids:100` or a mapping of the same. cpus: processors; mem, mem_high and mem_swap: MB, or with
     a unit, as io_read and io_write, which are a second; io_reads and io_writes: operations a second; cpus_burst:
-    thousandths of a second; hugetlb: PAGE=LIMIT, several with commas; `none` for no limit at all on cpus, mem, pids or
-    mem_swap.
+    thousandths of a second; hugetlb: PAGE=LIMIT, several with commas; pinned_cpus: whole processors; `none` for no
+    limit at all on cpus, mem, pids or mem_swap.
 
     Raises InvalidInput naming the field, the value and the fix.
     """
@@ -58,6 +58,7 @@ def parse_limits(given: str | Mapping[str, Amount], field: str = "limits") -> Ta
         io_writes=_whole("io_writes", pairs.get("io_writes"), field),
         mem_swap_bytes=_bytes("mem_swap", pairs.get("mem_swap"), field),
         hugetlb=_huge_pages(pairs.get("hugetlb"), field),
+        pinned_cpus=_whole("pinned_cpus", pairs.get("pinned_cpus"), field) or 0,
     )
     problem = range_error(limits)
     if problem is not None:

@@ -37,6 +37,7 @@ OWN_ONLY = {
     "io_writes": "io_writes",
     "mem_swap_bytes": "mem_swap",
     "hugetlb": "hugetlb",
+    "pinned_cpus": "pinned_cpus",
 }
 """What an executor and its tasks cannot have the sum of: field -> as people write it."""
 
@@ -57,6 +58,8 @@ def limits_error(limits: TaskLimits, resources: Resources) -> str | None:
         if limit < request:
             unit = "thousandths" if name == "cpus" else "bytes"
             return f"'{name}' limit of {limit} {unit} is below its request of {request}; raise it or request less"
+    if limits.pinned_cpus * 1_000 > resources.millicpus():
+        return f"'pinned_cpus' is {limits.pinned_cpus}, more than the cpus requested; request as many, or pin fewer"
     return None
 
 
@@ -130,6 +133,7 @@ def range_error(limits: TaskLimits) -> str | None:
         ("io_reads", limits.io_reads, 1, MAX_IOPS, False),
         ("io_writes", limits.io_writes, 1, MAX_IOPS, False),
         ("mem_swap", limits.mem_swap_bytes, 0, MAX_BYTES, True),
+        ("pinned_cpus", limits.pinned_cpus, 0, MAX_CPUS_MILLI // 1_000, False),
     )
     for name, value, least, most, may_be_none in bounds:
         if value is None or (may_be_none and value == UNLIMITED):

@@ -141,6 +141,10 @@ class TaskLimits(Value, frozen=True):
     """What may be swapped out, beside `mem_bytes`. None: nothing. UNLIMITED: as much as there is."""
     hugetlb: tuple[HugePages, ...] = ()
     """Each page size once; of those that are not named, whatever the host has."""
+    pinned_cpus: int = 0
+    """So many whole processors for itself, which the agent chooses: it runs on these alone, and nothing else of that
+    agent's runs on them. At most as many as its `cpus`. None may be left; then the launch fails with
+    NO_FREE_PROCESSORS."""
 
 
 NO_LIMITS = TaskLimits()

@@ -42,6 +42,7 @@ def test_rates_swap_and_pages_are_counted_to_the_byte() -> None:
         hugetlb=(HugePages(1 << 16, MIB), HugePages(2 * MIB, 0)),
     )
     assert parse_limits({"io_read": 0.5, "io_write": "7B"}) == TaskLimits(io_read_bytes=MIB // 2, io_write_bytes=7)
+    assert parse_limits("pinned_cpus:2") == parse_limits({"pinned_cpus": 2}) == TaskLimits(pinned_cpus=2)
     assert parse_limits("mem_swap:none") == TaskLimits(mem_swap_bytes=UNLIMITED)
 
 
@@ -97,6 +98,8 @@ def test_no_limit_at_all_can_be_said(word: str) -> None:
         ("io_weight:10001", "give one from 1 to 10000"),
         ("mem_high:none", "--limit: mem_high"),
         ("cpus_burst:10", "'cpus_burst' goes past a limit on 'cpus', and there is none"),
+        ("pinned_cpus:0.5", "--limit: pinned_cpus: '0.5' is not a whole number; write one"),
+        ("pinned_cpus:all", "--limit: pinned_cpus: 'all' is not a number"),
         ("mem_swap:-1", "'mem_swap' limit of -1048576 bytes is out of range"),
         ("io_read:none", "--limit: io_read"),
         ("io_read:0", "'io_read' limit of 0 bytes a second is out of range; give one from 1 to"),

@@ -23,6 +23,7 @@ MAX_REPLICAS = 7
 """Masters of one cluster: each keeps the registry, and every write waits for most of them."""
 MAX_DURATION_MS = 10 * 365 * 24 * 3_600 * 1_000
 MAX_COUNT = 1_000_000_000
+MAX_SIZE_BYTES = 1 << 60
 
 _UNIT_MS = {"ms": 1, "s": 1_000, "min": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 _UNIT_WORDS = {"sec": "s", "secs": "s", "mins": "min", "hrs": "h", "days": "d", "weeks": "w"}
@@ -31,6 +32,9 @@ _DURATION = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*([a-z]+)")
 _NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,253})")
 _IPV6 = re.compile(r"[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(?:%[A-Za-z0-9._-]+)?")
 _DURATION_FIX = "write a duration like 500ms, 30s, 10min, 1h or 2d"
+_SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*([kmgt])i?b", re.IGNORECASE)
+_SIZE_SHIFT = {"k": 10, "m": 20, "g": 30, "t": 40}
+_SIZE_FIX = "write a size like 500MiB or 20GiB"
 _SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
 _MAY_BE_ZERO = ("max_completed_", "gc_delay_ms", "container_pids_limit")
@@ -88,6 +92,19 @@ def duration_ms(where: str, value: object, *, bare: bool) -> int:
     return int(exact)
 
 
+def size_bytes(where: str, value: object, lowest: int) -> int:
+    """Bytes of `20GiB` and the like; a number without a unit counts bytes."""
+    match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None:
+        if isinstance(value, str) and not value.strip().isdecimal():
+            raise refused(where, value, "is not a size", _SIZE_FIX)
+        return whole(where, value, lowest, MAX_SIZE_BYTES)
+    exact = Decimal(match[1]) * (1 << _SIZE_SHIFT[match[2].lower()])
+    if exact != exact.to_integral_value() or not lowest <= exact <= MAX_SIZE_BYTES:
+        raise refused(where, value, f"is not a whole number of bytes from {lowest} to {MAX_SIZE_BYTES}", _SIZE_FIX)
+    return int(exact)
+
+
 def measure(where: str, name: str, value: object, *, bare: bool) -> int:
     """The value of a field of MasterSettings or AgentSettings, by the unit at the end of its `name`.
 
@@ -99,6 +116,8 @@ def measure(where: str, name: str, value: object, *, bare: bool) -> int:
         if found < lowest:
             raise refused(where, value, "is no time at all", _DURATION_FIX)
         return found
+    if name.endswith("_bytes"):
+        return size_bytes(where, value, lowest)
     return whole(where, value, lowest, 1_000 if name.endswith("_permille") else MAX_COUNT)
 
 

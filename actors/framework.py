@@ -34,6 +34,7 @@ from mesos_actor.actors.messages.values import (
     FrameworkInfo,
     Launch,
     Offer,
+    RLimit,
     Status,
     Task,
     TaskLimits,
@@ -286,6 +287,7 @@ def command_task(
     max_completion_s: float = 0.0,
     limits: TaskLimits = NO_LIMITS,
     container: ContainerSpec | None = None,
+    rlimits: Iterable[RLimit] = (),
 ) -> Task:
     """A task that runs a command: a list is the argument vector, a string goes through `/bin/sh -c`; empty, with a
     container's image: the image's own program."""
@@ -294,7 +296,14 @@ def command_task(
     return Task(
         task_id=TaskId(task_id),
         resources=resources,
-        command=Command(argv=argv, shell=shell, env=dict(env or {}), uris=tuple(uris), container=container),
+        command=Command(
+            argv=argv,
+            shell=shell,
+            env=dict(env or {}),
+            uris=tuple(uris),
+            container=container,
+            rlimits=tuple(rlimits),
+        ),
         name=name or task_id,
         labels=dict(labels or {}),
         max_completion_ms=_ms("max_completion_s", max_completion_s),

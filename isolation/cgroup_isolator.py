@@ -12,20 +12,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from msgspec.structs import replace
 
 from mesos_actor.actors.errors import InvalidInput
 from mesos_actor.actors.ids import ContainerId
 from mesos_actor.actors.messages.containers import LaunchContainer, Usage
-from mesos_actor.actors.messages.values import Statistics
+from mesos_actor.actors.messages.values import Statistics, TaskLimits
 from mesos_actor.isolation.cgroup import Cgroup, CgroupError, CgroupTree
 from mesos_actor.isolation.cgroup_usage import CgroupTotals
+from mesos_actor.isolation.disk_device import Disk, NoDisk, disk_for, disk_of
 from mesos_actor.isolation.events import CgroupEvents, ForkRefused, OomKilled
 from mesos_actor.isolation.isolator import BaseIsolator, Contribution, Ending, IsolatorError, Limitation, Watch
 from mesos_actor.isolation.kernel_log import KernelLog
-from mesos_actor.isolation.limits import MEM_MIN_BYTES, UNLIMITED, Limits, Write, writes_of
+from mesos_actor.isolation.limits import MEM_MIN_BYTES, UNLIMITED, DeviceLimit, Limits, Write, writes_of
 
 MIB = 1 << 20
 WATCH_AFTER_S = 1.0
@@ -37,7 +38,8 @@ CLEANUP_S = 10.0
 
 
 class CgroupIsolator(BaseIsolator):
-    """`pids_limit` is for whoever names no other.
+    """`pids_limit` is for whoever names no other; `sandboxes` is on the disk whose I/O is limited, of those whose own
+    sandbox is not known any more.
 
     The tree must be this agent's alone: what is in it and belongs to no container is ended.
     """
@@ -45,9 +47,17 @@ class CgroupIsolator(BaseIsolator):
     name = "cgroups"
     keeps_limits = True
 
-    def __init__(self, tree: CgroupTree, pids_limit: int = UNLIMITED) -> None:
+    def __init__(
+        self,
+        tree: CgroupTree,
+        pids_limit: int = UNLIMITED,
+        sandboxes: str = "/",
+        find_disk: Callable[[str], Disk] = disk_of,
+    ) -> None:
         self._tree = tree
         self._pids_limit = pids_limit
+        self._sandboxes = sandboxes
+        self._find_disk = find_disk
         self._events: CgroupEvents | None = None
         self._watch: Watch | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -76,13 +86,20 @@ class CgroupIsolator(BaseIsolator):
     # -- launching and limits ---------------------------------------------------------------------------------------
 
     def prepare(self, launch: LaunchContainer, sandbox: str) -> Contribution:
-        writes = _writes(limits_of(launch, self._pids_limit))
+        writes = _writes(limits_of(launch, self._pids_limit, self._disk(launch, sandbox)))
         self._check_controllers(writes)
         try:
             cgroup = self._made(launch.container_id, writes)
         except CgroupError as error:
             raise IsolatorError("spawn", f"limits: {error}") from None
         return Contribution(fields={"cgroup": cgroup.procs_path})
+
+    def _disk(self, launch: LaunchContainer, path: str) -> Disk | None:
+        """The disk of `path`, where the launch limits its I/O. Raises IsolatorError."""
+        try:
+            return disk_for(launch.limits, path, self._find_disk)
+        except NoDisk as error:
+            raise IsolatorError("spawn", str(error)) from None
 
     def started(self, container_id: ContainerId, pid: int) -> None:
         """Watch it, if it lives for a moment: of a shorter one its files tell at its end."""
@@ -123,11 +140,10 @@ class CgroupIsolator(BaseIsolator):
             )
 
     def update(self, container_id: ContainerId, launch: LaunchContainer) -> None:
-        limits = limits_of(launch, self._pids_limit)
         cgroup = self._cgroup(container_id)
         if not cgroup.exists():
             return
-        writes = writes_of(limits)
+        writes = writes_of(limits_of(launch, self._pids_limit, self._disk(launch, self._sandboxes)))
         self._check_controllers(writes)
         try:
             writes = tuple(write for write in writes if not self._would_kill(cgroup, write))
@@ -249,9 +265,9 @@ class CgroupIsolator(BaseIsolator):
         return [ContainerId(name) for name in names if self._tree.of(name).directory not in kept_directories]
 
 
-def limits_of(launch: LaunchContainer, pids_limit: int = UNLIMITED) -> Limits:
-    """What the kernel is asked for: the request from the resources, the limits apart. Raises InvalidInput in
-    `writes_of`, for what cannot be."""
+def limits_of(launch: LaunchContainer, pids_limit: int = UNLIMITED, disk: Disk | None = None) -> Limits:
+    """What the kernel is asked for: the request from the resources, the limits apart. `disk`: whose I/O is limited;
+    None: nobody's. Raises InvalidInput in `writes_of`, for what cannot be."""
     resources, asked = launch.resources, launch.limits
     mem_limit = asked.mem_bytes
     if mem_limit is not None and mem_limit != UNLIMITED:
@@ -266,6 +282,20 @@ def limits_of(launch: LaunchContainer, pids_limit: int = UNLIMITED) -> Limits:
         mem_high_bytes=asked.mem_high_bytes,
         pids_limit=pids if pids > 0 else UNLIMITED,
         io_weight=asked.io_weight,
+        swap_limit_bytes=asked.mem_swap_bytes or 0,
+        huge_pages=asked.hugetlb,
+        devices=() if disk is None else (_device_limit(disk, asked),),
+    )
+
+
+def _device_limit(disk: Disk, asked: TaskLimits) -> DeviceLimit:
+    return DeviceLimit(
+        major=disk.major,
+        minor=disk.minor,
+        read_bytes=asked.io_read_bytes,
+        write_bytes=asked.io_write_bytes,
+        reads=asked.io_reads,
+        writes=asked.io_writes,
     )
 
 

@@ -15,7 +15,9 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from mesos_actor.actors.core.rlimits import rlimits_error
 from mesos_actor.actors.errors import InvalidInput
+from mesos_actor.actors.messages.values import RLimit
 from mesos_actor.isolation import capabilities, seccomp
 
 MAX_VOLUMES: Final = 256
@@ -33,14 +35,6 @@ MAX_OPTION_BYTES: Final = 255
 """Of one option of a file system (fs/fsopen.c, fsconfig: 256 with its end)."""
 SHM_BYTES: Final = 64 << 20
 """As Docker's default."""
-
-RLIMITS: Final = frozenset(
-    (
-        *("as", "core", "cpu", "data", "fsize", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio"),
-        *("rttime", "sigpending", "stack"),
-    )
-)
-"""As Mesos' RLimitInfo; Linux has nothing left behind `locks`."""
 
 MASKED: Final = (
     *("/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats"),
@@ -159,7 +153,9 @@ def fields_of(confinement: Confinement, machine: str = "") -> dict[str, Any]:
     cwd = plan.cwd or plan.sandbox_target
     if cwd:
         fields["cwd"] = _path("cwd", cwd)
-    fields["rlimits"] = {name: _rlimit(name, limit) for name, limit in plan.rlimits.items()}
+    if problem := rlimits_error([RLimit(kind, soft, hard) for kind, (soft, hard) in plan.rlimits.items()]):
+        raise InvalidInput(f"rlimits: {problem}")
+    fields["rlimits"] = {kind: list(limit) for kind, limit in plan.rlimits.items()}
     fields |= _privileges(plan, machine or platform.machine())
     return {name: value for name, value in fields.items() if value not in ([], {}, None, "")}
 
@@ -350,15 +346,6 @@ def _devices(devices: Sequence[Device]) -> list[list[Any]]:
 
 
 # -- privileges ---------------------------------------------------------------
-
-
-def _rlimit(name: str, limit: tuple[int, int]) -> list[int]:
-    if name not in RLIMITS:
-        raise InvalidInput(f"rlimits: there is no resource limit {name!r}: use one of {', '.join(sorted(RLIMITS))}")
-    soft, hard = limit
-    if min(soft, hard) < -1 or (hard != -1 and (soft == -1 or soft > hard)):
-        raise InvalidInput(f"rlimits.{name}: soft {soft} is above hard {hard} or below -1 (unlimited): lower soft")
-    return [soft, hard]
 
 
 def _privileges(plan: Confinement, machine: str) -> dict[str, Any]:

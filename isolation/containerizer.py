@@ -41,6 +41,8 @@ from mesos_actor.actors.errors import ConfigError
 from mesos_actor.actors.ids import ContainerId
 from mesos_actor.actors.ports import Port
 
+IMAGES_MAX_BYTES = 20 << 30
+"""Images that nobody uses go, the one used longest ago first, when all take more. (AgentSettings.images_max_bytes)"""
 GROUP = "mesos_actor.containerizers"
 
 
@@ -68,6 +70,8 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     """Directories of this host whose insides containers may have as volumes."""
     confine_all: bool = False
     """Whether commands that name no container are confined too."""
+    images_max_bytes: int = IMAGES_MAX_BYTES
+    """What images on this host may take together."""
     disk_watch_s: float = 15.0
     """How often a sandbox with a limit on its disk is looked at."""
 
@@ -92,6 +96,7 @@ def _linux(surroundings: Surroundings) -> Containerizer:
         pids_limit=surroundings.pids_limit,
         volume_roots=surroundings.volume_roots,
         confine_all=surroundings.confine_all,
+        images_max_bytes=surroundings.images_max_bytes,
         more=(DiskIsolator(surroundings.work_dir, surroundings.disk_watch_s),),
     )
 

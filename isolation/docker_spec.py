@@ -21,7 +21,7 @@ from mesos_actor.actors.ids import ContainerId
 from mesos_actor.actors.messages.containers import ContainerExited, LaunchContainer
 from mesos_actor.actors.messages.values import Command, ContainerSpec, Volume
 from mesos_actor.isolation.command import CommandError
-from mesos_actor.isolation.docker_limits import engine_limits
+from mesos_actor.isolation.docker_limits import engine_limits, engine_ulimits
 
 SANDBOX_INSIDE = "/mnt/mesos/sandbox"
 """Where a container sees its sandbox (Mesos: the same)."""
@@ -96,8 +96,10 @@ def create_parameters(
     extra: Mapping[str, str],
     init: bool = False,
     pids_limit: int = 0,
+    disk: str | None = None,
 ) -> dict[str, Any]:
-    """The body of ContainerCreate. `pids_limit`: for whoever names none. Raises CommandError."""
+    """The body of ContainerCreate. `pids_limit`: for whoever names none; `disk`: the node of the sandbox's. Raises
+    CommandError."""
     command, spec = launch.command, spec_of(launch.command)
     env = {name: value for name, value in command.env.items() if name not in environment.RESERVED}
     env.update(launch.env)
@@ -117,7 +119,9 @@ def create_parameters(
     }
     if init:
         host["Init"] = True
-    host |= engine_limits(launch.resources, launch.limits, pids_limit)
+    host |= engine_limits(launch.resources, launch.limits, pids_limit, disk)
+    if command.rlimits:
+        host["Ulimits"] = engine_ulimits(command.rlimits)
     body: dict[str, Any] = {
         "Image": image,
         "Env": [f"{name}={value}" for name, value in env.items()],

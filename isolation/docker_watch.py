@@ -21,6 +21,7 @@ import msgspec
 from mesos_actor.actors.core.image_reference import DOCKER_ARCHIVE, parse_image_reference
 from mesos_actor.actors.messages.containers import LaunchContainer
 from mesos_actor.isolation.command import CommandError, owner_of
+from mesos_actor.isolation.disk_device import NoDisk, disk_for
 from mesos_actor.isolation.docker_engine import Engine, EngineError
 from mesos_actor.isolation.docker_spec import create_parameters, spec_of, volume_error
 from mesos_actor.isolation.fetch import FetchError, Reader, fetch
@@ -109,8 +110,16 @@ class Watch:
             self._fetch(launch)
             image = self._image(launch)
             options = self._options
+            disk = disk_for(launch.limits, self._sandbox)
             parameters = create_parameters(
-                launch, image, self._sandbox, options.key, self._extra, options.init, options.pids_limit
+                launch,
+                image,
+                self._sandbox,
+                options.key,
+                self._extra,
+                options.init,
+                options.pids_limit,
+                None if disk is None else disk.path,
             )
             self._check_volumes(parameters)
             self._stop_if_cancelled()
@@ -118,7 +127,7 @@ class Watch:
             if not self._engine.inspect(engine_id).has_started:
                 self._stop_if_cancelled(engine_id)
                 self._start(engine_id)
-        except (CommandError, ImageError) as error:
+        except (CommandError, ImageError, NoDisk) as error:
             raise LaunchFailed("full" if getattr(error, "full", False) else "spawn", str(error)) from None
         except FetchError as error:
             raise LaunchFailed("full" if error.full else "fetch", str(error)) from None

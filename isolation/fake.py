@@ -156,7 +156,8 @@ class FakeContainerizer:
     """The `containerizer` port under virtual time.
 
     `runs` says how a command behaves; `fates` maps the number of a launch on this host (the first is 0) to a Fate, and
-    is asked once a launch. Without `processes` an executor is silent.
+    is asked once a launch. Without `processes` an executor is silent. `processors` is how many there are to be pinned;
+    None: any number.
     """
 
     def __init__(
@@ -165,11 +166,13 @@ class FakeContainerizer:
         runs: Callable[[LaunchContainer], Run] = run_of,
         fates: Mapping[int, Fate] | None = None,
         processes: Processes | None = None,
+        processors: int | None = None,
     ) -> None:
         self._survivors = survivors
         self._runs = runs
         self._fates = {} if fates is None else fates
         self._processes = processes
+        self._processors = processors
         self._failed: dict[ContainerId, ContainerFailed] = {}
         self._agent = local("agent")
         self._repeat_is_set = False
@@ -247,6 +250,8 @@ class FakeContainerizer:
         run = self._runs(message)
         if fate is Fate.FAIL:
             run = Run(fails="spawn", text="failed by the plan")
+        elif self._lacks_processors(message.limits.pinned_cpus):
+            run = Run(fails="processors", text="limits: pinned_cpus: too few processors are left")
         if run.fails:
             self._failed[container_id] = ContainerFailed(container_id, run.fails, run.text)
             self._later(SPAWN_US, lambda: self._tell(self._failed[container_id]))
@@ -281,6 +286,13 @@ class FakeContainerizer:
         )
         self._survivors.files[message.framework_id, container_id] = {"stdout": run.stdout, "stderr": b""}
         self._later(SPAWN_US, lambda: self._started(container_id))
+
+    def _lacks_processors(self, wanted: int) -> bool:
+        """As the linux containerizer: one stays for those that pin none."""
+        live = [one.launch.limits.pinned_cpus for one in self._survivors.containers.values() if not one.ended]
+        free = (self._processors or 0) - sum(live)
+        shared = wanted if wanted and 0 not in live else wanted + 1
+        return self._processors is not None and free < shared
 
     def _started(self, container_id: ContainerId) -> None:
         container = self._survivors.containers.get(container_id)

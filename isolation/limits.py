@@ -9,7 +9,7 @@ gets when everybody wants more than there is, a limit is what it never gets past
     memory.low        request: below it nothing is reclaimed while others can give
     memory.high       where the kernel begins to slow the container down and to reclaim; `max` unless asked for
     memory.max        limit, or the request when no limit is named (Mesos: the same); past it, the OOM killer
-    memory.swap.max   0: a limit on memory that spills to the disk is none
+    memory.swap.max   0 unless asked for: a limit on memory that spills to the disk is none
     memory.oom.group  1: the container is killed as a whole, not one process of it
     pids.max, io.max, io.weight, hugetlb.SIZE.max and .rsvd.max, cpuset.cpus, cpuset.mems: only where asked for
 
@@ -25,6 +25,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from mesos_actor.actors.errors import InvalidInput
+from mesos_actor.actors.messages.values import HugePages
 
 UNLIMITED: Final = -1
 """As a limit: none, where leaving it out would mean something else. (Mesos: infinity)"""
@@ -94,13 +95,6 @@ class DeviceLimit(msgspec.Struct, frozen=True, kw_only=True):
     writes: int | None = None
 
 
-class HugePages(msgspec.Struct, frozen=True, kw_only=True):
-    """At most this much memory in huge pages of one size. (hugetlb.SIZE.max)"""
-
-    page_bytes: int
-    limit_bytes: int
-
-
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """What a container asks for. The defaults ask for nothing: the least share of the processors and no limit."""
 
@@ -113,6 +107,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     mem_limit_bytes: int | None = None
     """None: as the request. UNLIMITED: none. A request of 0 without a limit is unlimited."""
     mem_high_bytes: int | None = None
+    swap_limit_bytes: int = 0
+    """UNLIMITED: none. A kernel without swap has nothing to limit."""
     pids_limit: int | None = None
     io_weight: int | None = None
     """1 to 10000; 100 is everybody's. The host's disk scheduler decides whether it counts."""
@@ -201,10 +197,13 @@ def _memory(limits: Limits) -> list[Write]:
     low = max(request, MEM_MIN_BYTES) if request else 0
     if high is not None:
         _check("mem_high_bytes", high, max(low, 1), limit if limit != UNLIMITED else MAX_BYTES)
+    swap = limits.swap_limit_bytes
+    if swap != UNLIMITED:
+        _check("swap_limit_bytes", swap, 0, MAX_BYTES)
     return [
         Write("memory", "memory.low", str(low)),
         Write("memory", "memory.high", "max" if high is None else str(high)),
-        Write("memory", "memory.swap.max", "0"),
+        Write("memory", "memory.swap.max", "max" if swap == UNLIMITED else str(swap)),
         Write("memory", "memory.oom.group", "1"),
         Write("memory", "memory.max", "max" if limit == UNLIMITED else str(limit)),
     ]

@@ -14,13 +14,16 @@ from pathlib import Path
 from mesos_actor.actors.ids import ContainerId
 from mesos_actor.isolation.cgroup import TREE, make_tree
 from mesos_actor.isolation.cgroup_isolator import CgroupIsolator
+from mesos_actor.isolation.containerizer import IMAGES_MAX_BYTES
 from mesos_actor.isolation.gpus import discover
 from mesos_actor.isolation.isolator import Isolator
 from mesos_actor.isolation.launcher_client import IDLE_S
 from mesos_actor.isolation.limits import UNLIMITED
 from mesos_actor.isolation.linux_isolators import DevicesIsolator
+from mesos_actor.isolation.paths import sandboxes_of
 from mesos_actor.isolation.process import EXIT_REPEAT_US, ProcessContainerizer
-from mesos_actor.isolation.root_isolator import IMAGES_MAX_BYTES, RootIsolator
+from mesos_actor.isolation.processors_isolator import ProcessorsIsolator
+from mesos_actor.isolation.root_isolator import RootIsolator
 
 _DIGEST_CHARACTERS = 8
 
@@ -56,7 +59,10 @@ class LinuxContainerizer(ProcessContainerizer):
         more: Sequence[Isolator] = (),
     ) -> None:
         tree = make_tree(cgroup_root, tree_name(work_dir))
-        isolators: list[Isolator] = [CgroupIsolator(tree, pids_limit or UNLIMITED)]
+        isolators: list[Isolator] = [
+            CgroupIsolator(tree, pids_limit or UNLIMITED, str(sandboxes_of(work_dir.absolute())))
+        ]
+        isolators.append(ProcessorsIsolator(tree, work_dir.absolute() / "processors"))
         if os.geteuid() == 0:
             directory = work_dir.absolute() / "gpus"
             isolators.append(DevicesIsolator(lambda name: tree.of(name).directory, directory, gpus=discover()))

@@ -9,7 +9,6 @@ Mesos: isolators namespaces/*, filesystem/linux, linux/{capabilities,nnp,seccomp
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from pathlib import Path
 from mesos_actor.actors.errors import InvalidInput
 from mesos_actor.actors.ids import ContainerId
 from mesos_actor.actors.messages.containers import LaunchContainer
+from mesos_actor.isolation.assignments import Assignments
 from mesos_actor.isolation.cgroup import CgroupError
 from mesos_actor.isolation.confinement_plan import Confinement, fields_of
 from mesos_actor.isolation.device_filter import DEFAULT_RULES, DeviceRule, attach, program_of
@@ -27,7 +27,6 @@ from mesos_actor.isolation.paths import directory_name
 GPU_VARIABLE = "MESOS_ACTOR_GPUS"
 """The PCI addresses of the container's GPUs, with commas between."""
 MILLI = 1_000
-_MAX_RECORD_BYTES = 4_096
 
 
 class ConfinementIsolator(BaseIsolator):
@@ -57,7 +56,7 @@ class DevicesIsolator(BaseIsolator):
         attach_filter: Callable[[str, Sequence[DeviceRule]], None] = attach,
     ) -> None:
         self._cgroup_of = cgroup_of
-        self._directory = directory
+        self._records = Assignments(directory)
         self._rules = (*DEFAULT_RULES, *allowed)
         program_of(self._rules)  # refuses rules without sense now, not at the first launch
         self._pool = GpuPool(gpus)
@@ -68,7 +67,7 @@ class DevicesIsolator(BaseIsolator):
     def start(self, watch: Watch) -> None:
         """Raises OSError when the directory cannot be made."""
         self._watch = watch
-        self._directory.mkdir(parents=True, exist_ok=True)
+        self._records.start()
 
     def prepare(self, launch: LaunchContainer, sandbox: str) -> Contribution:
         wanted, rest = divmod(launch.resources.scalar("gpus"), MILLI)
@@ -78,7 +77,8 @@ class DevicesIsolator(BaseIsolator):
             with self._lock:
                 gpus = self._pool.assign(launch.container_id, wanted)
                 if gpus:
-                    self._remember(launch.container_id, gpus)
+                    name = directory_name("container_id", launch.container_id)
+                    self._records.write(name, [gpu.address for gpu in gpus])
             rules = (*self._rules, *(rule for gpu in gpus for rule in gpu.rules))
             self._attach(self._cgroup_of(launch.container_id), rules)
         except NotEnoughGpus as error:
@@ -104,34 +104,17 @@ class DevicesIsolator(BaseIsolator):
 
     def cleanup(self, container_id: ContainerId) -> None:
         with self._lock:
-            self._file(container_id).unlink(missing_ok=True)
+            self._records.remove(directory_name("container_id", container_id))
             self._pool.release(container_id)
 
     def recover(self, kept: Collection[ContainerId]) -> Collection[ContainerId]:
         """Those that exist have again what they had. A GPU of theirs that this host has no more is logged."""
         by_name = {directory_name("container_id", container_id): container_id for container_id in kept}
-        left: list[ContainerId] = []
-        assigned: dict[str, list[str]] = {}
-        for name in sorted(os.listdir(self._directory)):  # noqa: PTH208
-            path = self._directory / name
-            if name.endswith(".new"):
-                path.unlink()
-            elif name in by_name:
-                assigned[by_name[name]] = path.read_text(errors="replace")[:_MAX_RECORD_BYTES].split()
-            else:
-                left.append(ContainerId(name))
+        found = self._records.read()
+        assigned: dict[str, list[str]] = {by_name[name]: words for name, words in found.items() if name in by_name}
         with self._lock:
             lost = self._pool.recover(assigned)
         for container_id, addresses in lost.items():
             if self._watch is not None:
                 self._watch.log("gpus_lost", level="warning", container=container_id, gpus=", ".join(addresses))
-        return left
-
-    def _file(self, container_id: ContainerId) -> Path:
-        return self._directory / directory_name("container_id", container_id)
-
-    def _remember(self, container_id: ContainerId, gpus: Sequence[Gpu]) -> None:
-        """Whole or not at all. Not synced: after a crash of the host no container is left either."""
-        new = self._directory / f"{os.getpid()}-{threading.get_ident()}.new"
-        new.write_text("\n".join(gpu.address for gpu in gpus))
-        new.rename(self._file(container_id))
+        return [ContainerId(name) for name in found if name not in by_name]

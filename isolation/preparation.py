@@ -20,6 +20,7 @@ from mesos_actor.isolation.command import CommandError, Owner, argv_of, environm
 from mesos_actor.isolation.fetch import FetchError, fetch
 from mesos_actor.isolation.isolator import Contribution, Isolation, IsolatorError
 from mesos_actor.isolation.paths import make_sandbox, sandbox_of
+from mesos_actor.isolation.process_limits import limits_of
 
 _FULL = (28, 122)  # ENOSPC, EDQUOT
 
@@ -117,6 +118,13 @@ class Preparation:
             }
             if launch.command.user and launch.command.container is None:
                 fields["user"] = launch.command.user if owner_of(launch.command.user) else ""
+            limits = limits_of(launch.command.rlimits)
         except CommandError as error:
             raise NotPrepared("spawn", str(error)) from None
-        return fields | dict(added.fields)
+        fields |= added.fields
+        if limits and "confine" in fields:
+            # Set after everything else: whoever makes namespaces and mounts must not run into the command's limits.
+            fields["confine"] = {**fields["confine"], "rlimits": limits}
+        elif limits:
+            fields["limits"] = limits
+        return fields

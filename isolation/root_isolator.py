@@ -38,19 +38,18 @@ from mesos_actor.isolation.confinement_plan import (
     Volume,
     fields_of,
 )
+from mesos_actor.isolation.containerizer import IMAGES_MAX_BYTES
 from mesos_actor.isolation.image_config import ImageRun, resolve_user, run_in_image
 from mesos_actor.isolation.image_error import ImageError
 from mesos_actor.isolation.image_provide import provide
 from mesos_actor.isolation.image_registry import RegistryOptions
 from mesos_actor.isolation.image_rootfs import RootfsPlan, copy_rootfs, found_in, text_of
-from mesos_actor.isolation.image_store import ImageStore
+from mesos_actor.isolation.image_store import MAX_IMAGE_BYTES, ImageStore
 from mesos_actor.isolation.isolator import BaseIsolator, Contribution, IsolatorError, Watch
 from mesos_actor.isolation.paths import directory_name
 
 SANDBOX_INSIDE = "/mnt/mesos/sandbox"
 """Where a container with an image sees its sandbox. (Mesos: --sandbox_directory)"""
-IMAGES_MAX_BYTES = 20 << 30
-"""Images that nobody uses go, the one used longest ago first, when all take more."""
 MAX_ACCOUNTS_BYTES = 1 << 20
 """Read of an image's /etc/passwd and /etc/group."""
 NETWORKS = {"host": "host", "own": "loopback", "none": "none"}
@@ -74,7 +73,8 @@ class RootIsolator(BaseIsolator):
         user_id: int | None = None,
     ) -> None:
         self._roots = directory / "roots"
-        self._store = ImageStore(directory / "images")
+        # One that is larger alone would drive out all others and go past the bound all the same.
+        self._store = ImageStore(directory / "images", max_image_bytes=min(MAX_IMAGE_BYTES, images_max_bytes))
         self._volume_roots = tuple(volume_roots)
         self._confine_all = confine_all
         self._images_max_bytes = images_max_bytes

@@ -176,6 +176,8 @@ def _explained(error: Exception, file: str, program: Program) -> SpawnError:
     number = error.errno if isinstance(error, OSError) else None
     if number in _FULL:
         return SpawnError("full", f"no space for {program.out} and {program.err} in {program.cwd}: {_words(error)}")
+    if number == errno.EPERM and (raised := _raised(program)):
+        return SpawnError("spawn", f"cannot set the resource limits {raised}: above what this host lets us set")
     if number == errno.E2BIG:
         return SpawnError("spawn", f"cannot execute {file!r}: the arguments and the environment are too long")
     for name in (program.out, program.err):
@@ -189,6 +191,17 @@ def _explained(error: Exception, file: str, program: Program) -> SpawnError:
     if number == errno.EACCES and not os.access(".", os.W_OK):
         return SpawnError("sandbox", f"cannot create {program.out} in {program.cwd}: {_words(error)}")
     return SpawnError("spawn", f"cannot execute {file!r}: {_words(error)}")
+
+
+def _raised(program: Program) -> str:
+    """The limits whose hard one is above ours, for a text: raising these needs a privilege, and nofile has a bound."""
+    found = []
+    for number, (_, hard) in program.limits.items():
+        most = resource.getrlimit(number)[1]
+        if most != resource.RLIM_INFINITY and (hard == resource.RLIM_INFINITY or hard > most):
+            name = next(name for name in dir(resource) if name[:7] == "RLIMIT_" and getattr(resource, name) == number)
+            found.append(f"{name[7:].lower()} to {hard} (ours is {most})")
+    return ", ".join(found)
 
 
 def _is_own_user(user: str) -> bool:
@@ -270,8 +283,12 @@ def _become(program: Program, path: str, identity: tuple[int, int, str] | None, 
         for number in _RESET:
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        for limited, limit in program.limits.items():
-            resource.setrlimit(limited, limit)
+        try:
+            for limited, limit in program.limits.items():
+                resource.setrlimit(limited, limit)
+        except (OSError, ValueError) as error:
+            raised = _raised(program) or str(dict(program.limits))
+            raise SpawnError("spawn", f"cannot set the resource limits {raised}: {_words(error)}") from None
         if identity is not None and not program.confine:
             os.initgroups(identity[2], identity[1])
             os.setresgid(identity[1], identity[1], identity[1])

@@ -423,6 +423,7 @@ def test_how_a_command_ends_is_told(bench: Bench, exited: ContainerExited, state
     [
         ("fetch", "FETCH_FAILED"),
         ("full", "STORAGE_FULL"),
+        ("processors", "NO_FREE_PROCESSORS"),
         ("spawn", "CONTAINER_LAUNCH_FAILED"),
         ("?", "CONTAINER_LAUNCH_FAILED"),
     ],

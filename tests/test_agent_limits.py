@@ -71,11 +71,13 @@ def test_agent_that_keeps_no_limits_drops_what_has_some() -> None:
     bench.tell(M1, registered())
     limited = msgspec.structs.replace(custom("b").executor, limits=LIMITS)  # type: ignore[type-var]
 
-    messages = bench.tell(M1, run(command("a", limits=LIMITS), custom("b", executor=limited), command("c")))
+    pinned = command("d", limits=TaskLimits(pinned_cpus=1))
+
+    messages = bench.tell(M1, run(command("a", limits=LIMITS), custom("b", executor=limited), command("c"), pinned))
 
     dropped = [m.status for m in messages if isinstance(m, Update)]
     assert [(s.task_id, s.state, s.reason) for s in dropped] == [
-        (name, TaskState.DROPPED, Reason.TASK_INVALID) for name in ("a", "b")
+        (name, TaskState.DROPPED, Reason.TASK_INVALID) for name in ("a", "b", "d")
     ]
     assert "--isolation process" in dropped[0].message
     assert only(LaunchContainer, messages).env["MESOS_TASK_ID"] == "c"

@@ -193,6 +193,17 @@ def test_a_name_with_its_unit_takes_a_bare_number() -> None:
     assert (config.master.offer_timeout_ms, config.agent) == (250, {"update_retry_ms": 1_000})
 
 
+@pytest.mark.parametrize(
+    ("value", "size_bytes"),
+    [(5, 5), ("5", 5), ("500MiB", 500 << 20), ("1.5 gb", 3 << 29), ("1TiB", 1 << 40)],
+)
+def test_sizes_may_carry_a_unit(value: object, size_bytes: int) -> None:
+    config = load({"agent.images_max_bytes": value})
+
+    assert config.agent_settings(Resources()).images_max_bytes == size_bytes
+    assert load().agent_settings(Resources()).images_max_bytes == 20 << 30
+
+
 def test_some_limits_may_be_zero() -> None:
     config = load({"master.max_completed_frameworks": 0, "agent.gc_delay": "0s"})
 
@@ -272,6 +283,11 @@ def test_resources_and_attributes_may_lie_in_files(tmp_path: Path) -> None:
             "10000 is above update_retry_max_ms, 1000; lower the one or",
         ),
         ({"agent.hostname": "x"}, "is not an option"),
+        ({"agent.images_max_bytes": 0}, "0 is out of range; write a number from 1 to"),
+        ({"agent.images_max_bytes": "2T"}, "'2T' is not a size; write a size like 500MiB or 20GiB"),
+        ({"agent.images_max_bytes": "20 apples"}, "'20 apples' is not a size; write a size like 500MiB or 20GiB"),
+        ({"agent.images_max_bytes": "0.0001KiB"}, "is not a whole number of bytes from 1 to"),
+        ({"agent.images_max_bytes": "99999999TiB"}, "is not a whole number of bytes from 1 to"),
     ],
 )
 def test_a_bad_option_is_refused_with_field_value_and_fix(options: dict[str, object], words: str) -> None:

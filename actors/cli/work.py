@@ -43,8 +43,13 @@ def run(
         str,
         typer.Option(
             metavar="LIMITS",
-            help="What a task may never get past, apart from its request: 'cpus:2;mem:1GiB;pids:100'; none: no limit.",
+            help="What a task may never get past, apart from its request: 'cpus:2;mem:1GiB;pids:100;io_read:10MiB'; "
+            "none: no limit.",
         ),
+    ] = "",
+    rlimit: Annotated[
+        str,
+        typer.Option(metavar="LIMITS", help="Of each of its processes, soft and hard: 'nofile:1024:4096;core:0'."),
     ] = "",
     ports: Annotated[
         int, typer.Option(help="Ports for each task; their numbers are in PORT0, PORT1, …", parser=whole(0, 100))
@@ -101,7 +106,7 @@ def run(
       mesos-actor run --image python:3.12 --volume /srv/data:/data:ro --network none -- python3 /data/count.py
     """
     from mesos_actor.actors.cli.attended import run_attended
-    from mesos_actor.actors.core.task_limits import limit_pairs
+    from mesos_actor.actors.core.limit_text import limit_pairs
     from mesos_actor.actors.frameworks.specs import batch_spec
 
     container: dict[str, Any] = {
@@ -126,6 +131,7 @@ def run(
         "mem": mem,
         "disk": disk,
         "limits": limit_pairs(limit, "--limit"),
+        "rlimits": limit_pairs(rlimit, "--rlimit"),
         "ports": ports,
         "env": dict(_variable(text) for text in env or []),
         "uris": uri or [],

@@ -52,6 +52,7 @@ _PLAIN_ID = re.compile(r"(?!\.)[A-Za-z0-9_.:-]{1,255}").fullmatch
 _FAILURES = {
     "fetch": Reason.FETCH_FAILED,
     "full": Reason.STORAGE_FULL,
+    "processors": Reason.NO_FREE_PROCESSORS,
     "sandbox": Reason.CONTAINER_LAUNCH_FAILED,
     "spawn": Reason.CONTAINER_LAUNCH_FAILED,
 }

@@ -82,5 +82,8 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
     disk_watch_interval_ms: int = 15_000
     """How often a sandbox with a limit on its disk is looked at; only with cgroups (Mesos:
     --container_disk_watch_interval, 15 s)."""
+    images_max_bytes: int = 20 << 30
+    """What images may take on the disk together, unpacked: past it those that no container uses go, the one used
+    longest ago first, and an image that is larger alone is refused. What is in use stays. (Mesos: --image_gc_config)"""
     usage_interval_ms: int = 1_000
     """The oldest answer to a question about resource use; an older one is measured anew (Mesos: 15 s)."""

@@ -1,4 +1,6 @@
-"""Limits apart from requests: read from text, judged against the request, summed for an executor. Pure.
+"""Limits apart from requests: judged against the request, summed for an executor. Pure.
+
+limit_text.py reads them as people write them.
 
 Source: Mesos src/master/validation.cpp (`validateLimits` of tasks), src/slave/slave.cpp (limits of executors); Mesos
 has cpus and mem, the others are of the kernel's cgroups (isolation/limits.py).
@@ -7,61 +9,44 @@ has cpus and mem, the others are of the kernel's cgroups (isolation/limits.py).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 from msgspec.structs import replace
 
-from mesos_actor.actors.errors import InvalidInput
-from mesos_actor.actors.messages.values import NO_LIMITS, UNLIMITED, TaskLimits
-from mesos_actor.actors.resource_text import milli_of, shown
-from mesos_actor.actors.resources import MIB, Resource, Resources
-
-NAMES = ("cpus", "mem", "pids", "cpus_burst", "mem_high", "io_weight")
-"""What may be limited, as people write it."""
-
-NONE_WORDS = frozenset({"none", "unlimited", "max", "inf", "infinity"})
-"""How people write that there shall be no limit; only where leaving it out would mean one."""
+from mesos_actor.actors.messages.values import NO_LIMITS, UNLIMITED, HugePages, TaskLimits
+from mesos_actor.actors.resources import Resource, Resources
 
 MAX_CPUS_MILLI = 8_192_000
 MIN_BYTES = 1
 MAX_BYTES = 1 << 60
 MAX_PIDS = 4_194_304
 MAX_IO_WEIGHT = 10_000
+MAX_IOPS = 1 << 31
 PERIOD_US = 100_000
+MAX_PAGE_SIZES = 8
+MIN_PAGE_BYTES, MAX_PAGE_BYTES = 1 << 14, 1 << 40
 """The kernel's bounds, as isolation/limits.py has them and says why."""
 
-Amount = int | float | str
-
-
-def parse_limits(given: str | Mapping[str, Amount], field: str = "limits") -> TaskLimits:
-    """`cpus:2;mem:512MiB;pids:100` or a mapping of the same. cpus: processors; mem and mem_high: MB, or with a unit;
-    cpus_burst: thousandths of a second; `none` for no limit at all on cpus, mem or pids.
-
-    Raises InvalidInput naming the field, the value and the fix.
-    """
-    pairs = limit_pairs(given, field) if isinstance(given, str) else dict(given)
-    for name in pairs:
-        if name not in NAMES:
-            raise InvalidInput(f"{field}: {shown(name)} cannot be limited; name one of {', '.join(NAMES)}")
-    limits = TaskLimits(
-        cpus_milli=_cpus(pairs.get("cpus"), field),
-        mem_bytes=_bytes("mem", pairs.get("mem"), field),
-        pids=_whole("pids", pairs.get("pids"), field),
-        cpus_burst_us=_burst_us(pairs.get("cpus_burst"), field),
-        mem_high_bytes=_bytes("mem_high", pairs.get("mem_high"), field),
-        io_weight=_whole("io_weight", pairs.get("io_weight"), field),
-    )
-    problem = _range_error(limits)
-    if problem is not None:
-        raise InvalidInput(f"{field}: {problem}")
-    return limits
+OWN_ONLY = {
+    "cpus_burst_us": "cpus_burst",
+    "mem_high_bytes": "mem_high",
+    "io_weight": "io_weight",
+    "io_read_bytes": "io_read",
+    "io_write_bytes": "io_write",
+    "io_reads": "io_reads",
+    "io_writes": "io_writes",
+    "mem_swap_bytes": "mem_swap",
+    "hugetlb": "hugetlb",
+    "pinned_cpus": "pinned_cpus",
+}
+"""What an executor and its tasks cannot have the sum of: field -> as people write it."""
 
 
 def limits_error(limits: TaskLimits, resources: Resources) -> str | None:
     """Why these cannot be the limits beside this request, or None."""
     if limits == NO_LIMITS:
         return None
-    problem = _range_error(limits)
+    problem = range_error(limits)
     if problem is not None:
         return problem
     requested = (("cpus", limits.cpus_milli, resources.millicpus()), ("mem", limits.mem_bytes, resources.mem_bytes()))
@@ -73,6 +58,16 @@ def limits_error(limits: TaskLimits, resources: Resources) -> str | None:
         if limit < request:
             unit = "thousandths" if name == "cpus" else "bytes"
             return f"'{name}' limit of {limit} {unit} is below its request of {request}; raise it or request less"
+    if limits.pinned_cpus * 1_000 > resources.millicpus():
+        return f"'pinned_cpus' is {limits.pinned_cpus}, more than the cpus requested; request as many, or pin fewer"
+    return None
+
+
+def executor_task_error(limits: TaskLimits) -> str | None:
+    """Why these cannot be limits of one of an executor's tasks, which are in its container, or None."""
+    for field, name in OWN_ONLY.items():
+        if getattr(limits, field) != getattr(NO_LIMITS, field):
+            return f"'{name}' is of a whole container, and this task's is its executor's; limit the executor instead"
     return None
 
 
@@ -81,7 +76,7 @@ class Total:
     each task that comes or goes, however many there are.
 
     A limit that none has, the sum has not either. Where one has it, the others count with their request (cpus, mem),
-    and one without any limit makes the sum unlimited. What cannot be summed (cpus_burst, io_weight) is the executor's
+    and one without any limit makes the sum unlimited. What cannot be summed (OWN_ONLY) is the executor's
     own, `own`, and its mem_high stays as far above what all request as it was above its own request.
     (Mesos: src/slave/slave.cpp, executors' limits)
     """
@@ -124,53 +119,8 @@ class Total:
         return UNLIMITED if self._unlimited[kind] else self._limited[kind]
 
 
-def limit_pairs(text: str, field: str) -> dict[str, Amount]:
-    """`cpus:2;pids:100` as a mapping of texts, which `parse_limits` reads. Raises InvalidInput."""
-    found: dict[str, Amount] = {}
-    for part in filter(None, (part.strip() for part in text.split(";"))):
-        name, colon, value = (word.strip() for word in part.partition(":"))
-        if not colon or not value:
-            raise InvalidInput(f"{field}: cannot read {shown(part)}; write NAME:VALUE, several with ';' between")
-        if name in found:
-            raise InvalidInput(f"{field}: {name} is given twice; give it once")
-        found[name] = value
-    return found
-
-
-def _is_none(value: Amount) -> bool:
-    return isinstance(value, str) and value.strip().lower() in NONE_WORDS
-
-
-def _cpus(value: Amount | None, field: str) -> int | None:
-    if value is None:
-        return None
-    return UNLIMITED if _is_none(value) else milli_of(f"{field}: cpus", value)
-
-
-def _bytes(name: str, value: Amount | None, field: str) -> int | None:
-    if value is None:
-        return None
-    if _is_none(value) and name == "mem":
-        return UNLIMITED
-    return milli_of(f"{field}: {name}", value, sized=True) * MIB // 1_000
-
-
-def _whole(name: str, value: Amount | None, field: str) -> int | None:
-    if value is None:
-        return None
-    if _is_none(value) and name == "pids":
-        return UNLIMITED
-    milli = milli_of(f"{field}: {name}", value)
-    if milli % 1_000:
-        raise InvalidInput(f"{field}: {name}: {shown(value)} is not a whole number; write one")
-    return milli // 1_000
-
-
-def _burst_us(value: Amount | None, field: str) -> int | None:
-    return None if value is None else milli_of(f"{field}: cpus_burst", value)
-
-
-def _range_error(limits: TaskLimits) -> str | None:
+def range_error(limits: TaskLimits) -> str | None:
+    """Why these cannot be limits beside any request, or None."""
     bounds = (
         ("cpus", limits.cpus_milli, 1, MAX_CPUS_MILLI, True),
         ("mem", limits.mem_bytes, MIN_BYTES, MAX_BYTES, True),
@@ -178,16 +128,45 @@ def _range_error(limits: TaskLimits) -> str | None:
         ("cpus_burst", limits.cpus_burst_us, 0, MAX_CPUS_MILLI * PERIOD_US // 1_000, False),
         ("mem_high", limits.mem_high_bytes, MIN_BYTES, MAX_BYTES, False),
         ("io_weight", limits.io_weight, 1, MAX_IO_WEIGHT, False),
+        ("io_read", limits.io_read_bytes, 1, MAX_BYTES, False),
+        ("io_write", limits.io_write_bytes, 1, MAX_BYTES, False),
+        ("io_reads", limits.io_reads, 1, MAX_IOPS, False),
+        ("io_writes", limits.io_writes, 1, MAX_IOPS, False),
+        ("mem_swap", limits.mem_swap_bytes, 0, MAX_BYTES, True),
+        ("pinned_cpus", limits.pinned_cpus, 0, MAX_CPUS_MILLI // 1_000, False),
     )
     for name, value, least, most, may_be_none in bounds:
         if value is None or (may_be_none and value == UNLIMITED):
             continue
         if not least <= value <= most:
-            unit = {"cpus": " thousandths", "mem": " bytes", "mem_high": " bytes", "cpus_burst": " us"}.get(name, "")
-            return f"'{name}' limit of {value}{unit} is out of range; give one from {least} to {most}"
+            return f"'{name}' limit of {value}{_UNITS.get(name, '')} is out of range; give one from {least} to {most}"
     if limits.cpus_burst_us:
         if limits.cpus_milli is None or limits.cpus_milli == UNLIMITED:
             return "'cpus_burst' goes past a limit on 'cpus', and there is none; set that too"
         if limits.cpus_burst_us > limits.cpus_milli * PERIOD_US // 1_000:
             return f"'cpus_burst' of {limits.cpus_burst_us} us is above what 'cpus' gives in {PERIOD_US} us; lower it"
+    return _huge_pages_error(limits.hugetlb)
+
+
+_UNITS = {
+    "cpus": " thousandths",
+    "cpus_burst": " us",
+    **dict.fromkeys(("mem", "mem_high", "mem_swap"), " bytes"),
+    **dict.fromkeys(("io_read", "io_write"), " bytes a second"),
+}
+
+
+def _huge_pages_error(sizes: Sequence[HugePages]) -> str | None:
+    if len(sizes) > MAX_PAGE_SIZES:
+        return f"'hugetlb' names {len(sizes)} sizes of pages; name at most {MAX_PAGE_SIZES}"
+    seen: set[int] = set()
+    for pages in sizes:
+        size, limit = pages.page_bytes, pages.limit_bytes
+        if not MIN_PAGE_BYTES <= size <= MAX_PAGE_BYTES or size & (size - 1):
+            return f"'hugetlb' pages of {size} bytes cannot be; give a power of two, as in /sys/kernel/mm/hugepages"
+        if size in seen:
+            return f"'hugetlb' names pages of {size} bytes twice; name each size once"
+        seen.add(size)
+        if not 0 <= limit <= MAX_BYTES or limit % size:
+            return f"'hugetlb' limit of {limit} bytes is no whole number of pages of {size}; give a multiple, or 0"
     return None

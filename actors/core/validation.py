@@ -14,7 +14,8 @@ import msgspec
 
 from mesos_actor.actors.core.container_spec import container_error
 from mesos_actor.actors.core.offers import Offers
-from mesos_actor.actors.core.task_limits import limits_error
+from mesos_actor.actors.core.rlimits import rlimits_error
+from mesos_actor.actors.core.task_limits import executor_task_error, limits_error
 from mesos_actor.actors.ids import ExecutorId, FrameworkId, OfferId, Principal, Role, TaskId, id_error, role_error
 from mesos_actor.actors.messages.agents import RegisterAgent
 from mesos_actor.actors.messages.values import (
@@ -124,6 +125,8 @@ def task_error(task: Task, live: Container[TaskId], unreachable: Container[TaskI
         return f"Task uses invalid limits: {problem}"
     if task.command is not None:
         return command_error(task.command, "Task's command")
+    if problem := executor_task_error(task.limits):
+        return f"Task uses invalid limits: {problem}"
     return None if task.executor is None else executor_error(task.executor)
 
 
@@ -190,6 +193,8 @@ def command_error(command: Command, whose: str) -> str | None:
     for uri in command.uris:
         if problem := uri_error(uri):
             return f"{whose} has an invalid URI: {problem}"
+    if problem := rlimits_error(command.rlimits):
+        return f"{whose} has invalid 'rlimits': {problem}"
     return None
 
 

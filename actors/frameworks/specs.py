@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 import msgspec
 
 from mesos_actor.actors.core.constraints import Constraint, parse_constraint
-from mesos_actor.actors.core.task_limits import limits_error, parse_limits
+from mesos_actor.actors.core.limit_text import parse_limits, parse_rlimits
+from mesos_actor.actors.core.task_limits import limits_error
 from mesos_actor.actors.core.validation import MAX_DURATION_MS, command_error, uri_error
 from mesos_actor.actors.errors import InvalidInput
 from mesos_actor.actors.frameworks.container_table import ContainerTable
@@ -69,6 +70,8 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     limits: dict[str, Amount] = {}
     """What it may never get past, apart from what it requests: `{cpus = 2, mem = "1GiB", pids = 100}`. Without: mem as
     requested, cpus whatever is idle. Only agents with cgroups keep limits; others refuse the task."""
+    rlimits: dict[str, Amount] = {}
+    """Limits of each of its processes, SOFT:HARD or one number for both: `{nofile = "1024:4096", core = 0}`."""
     env: dict[str, str] = {}
     uris: tuple[str, ...] = ()
     """Files on the agents to copy into the sandbox."""
@@ -106,6 +109,7 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             uris=tuple(Uri(path=path) for path in self.uris),
             user=self.user,
             container=None if self.container is None else self.container.to_spec("container"),
+            rlimits=parse_rlimits(self.rlimits),
         )
 
     def parsed_constraints(self, where: str) -> tuple[Constraint, ...]:
@@ -128,6 +132,7 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         if not self.resources(where):
             raise InvalidInput(f"{where}: a task needs some cpus, mem or disk; all are 0")
         self.task_limits(where)
+        parse_rlimits(self.rlimits, f"{where}.rlimits")
         if self.container is not None:
             for text in (self.container.image, *self.container.volumes):
                 _check_text(text, f"{where}.container")

@@ -81,7 +81,7 @@ class ContainerStarted(Message, frozen=True):
 
 class ContainerFailed(Message, frozen=True):
     """The command never ran. `reason`: `fetch` (a URI), `sandbox` (directory, file), `spawn` (exec refused, or a limit
-    that cannot be kept), `full`."""
+    that cannot be kept), `full` (the disk), `processors` (too few are left for one alone, or none for all)."""
 
     container_id: ContainerId
     reason: str

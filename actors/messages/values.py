@@ -69,6 +69,22 @@ class ContainerSpec(Value, frozen=True):
     read_only_root: bool = False
 
 
+UNLIMITED = -1
+"""As a limit: none, where leaving it out would mean the request, or what is usual. (Mesos: infinity)"""
+
+
+class RLimit(Value, frozen=True):
+    """One of the kernel's limits on each process of a command: `soft` holds, and may be raised up to `hard` by the
+    process itself. (Mesos: RLimitInfo.RLimit)"""
+
+    kind: str
+    """As core/rlimits.py names them: getrlimit(2)'s in lower case, without RLIMIT_."""
+    soft: int
+    """In the kind's own unit; UNLIMITED: none."""
+    hard: int
+    """Above the agent's own only where the agent has the privilege to raise it."""
+
+
 class Command(Value, frozen=True):
     """What to execute: an argument vector, or one string for `/bin/sh -c` when `shell` was asked for."""
 
@@ -82,10 +98,17 @@ class Command(Value, frozen=True):
     """Unix user to run as; empty: the framework's, else the agent's own. Another user needs an agent run by root."""
     container: ContainerSpec | None = None
     """None: on the agent's host, with whatever isolation the agent gives to all."""
+    rlimits: tuple[RLimit, ...] = ()
+    """Each kind once; those that are not named are as the agent's own."""
 
 
-UNLIMITED = -1
-"""As a limit: none, where leaving it out would mean the request. (Mesos: infinity)"""
+class HugePages(Value, frozen=True):
+    """At most so much memory in huge pages of one size."""
+
+    page_bytes: int
+    """A power of two; which sizes there are is the agent's host's."""
+    limit_bytes: int
+    """A whole number of pages; 0: none."""
 
 
 class TaskLimits(Value, frozen=True):
@@ -107,6 +130,21 @@ class TaskLimits(Value, frozen=True):
     """Where the kernel begins to slow it down and to take memory back."""
     io_weight: int | None = None
     """1 to 10000, its share of a busy disk; 100 is everybody's."""
+    io_read_bytes: int | None = None
+    """This and the next three: a second, on the disk that holds the sandbox; past it, it waits. None: no limit. Whole
+    disks are counted: a partition's limit is its disk's. What stays in the page cache is no reading of the disk."""
+    io_write_bytes: int | None = None
+    io_reads: int | None = None
+    """Operations."""
+    io_writes: int | None = None
+    mem_swap_bytes: int | None = None
+    """What may be swapped out, beside `mem_bytes`. None: nothing. UNLIMITED: as much as there is."""
+    hugetlb: tuple[HugePages, ...] = ()
+    """Each page size once; of those that are not named, whatever the host has."""
+    pinned_cpus: int = 0
+    """So many whole processors for itself, which the agent chooses: it runs on these alone, and nothing else of that
+    agent's runs on them. At most as many as its `cpus`. None may be left; then the launch fails with
+    NO_FREE_PROCESSORS."""
 
 
 NO_LIMITS = TaskLimits()

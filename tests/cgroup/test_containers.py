@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ from mesos_actor.actors.messages.containers import (
     RecoverContainers,
     UpdateContainer,
 )
-from mesos_actor.actors.messages.values import Command, TaskLimits
+from mesos_actor.actors.messages.values import Command, ContainerSpec, HugePages, RLimit, TaskLimits
 from mesos_actor.actors.resources import Resources
 from mesos_actor.isolation.linux import LinuxContainerizer, tree_name
 from tests.isolation.benches import RealBench, launch
@@ -65,7 +66,7 @@ class LinuxBench(RealBench):
         port: Any = self.port
         return not port._containers
 
-    def shell(self, container_id: str, script: str, **limits: int) -> None:
+    def shell(self, container_id: str, script: str, **limits: Any) -> None:
         command = Command((script,), shell=True)
         self.send(
             LaunchContainer(
@@ -256,3 +257,96 @@ def test_container_killed_while_it_is_set_up_leaves_nothing(bench: LinuxBench) -
     assert exited.killed
     bench.send(ForgetContainer(A))
     bench.until(lambda: bench.names() == [], "nothing of it stays")
+
+
+def test_pinned_containers_share_no_processor_with_anybody(bench: LinuxBench, kit: Kit) -> None:
+    """Of the machine's two one is for whoever pins none, so there is one to be had; the agent's next life knows."""
+    bench.shell(A, "exec sleep 1000")
+    bench.shell(B, "exec sleep 1000", pinned_cpus=1)
+    plain, pinned = bench.expect(ContainerStarted, A).pid, bench.expect(ContainerStarted, B).pid
+    kit.until(lambda: os.sched_getaffinity(plain) == {1}, "the one that runs is moved away")
+    assert os.sched_getaffinity(pinned) == {0}
+    bench.restart_agent()
+    bench.send(RecoverContainers((A, B)))
+    bench.expect(ContainersRecovered)
+    bench.shell("c.000000000003", "true", pinned_cpus=1)
+
+    failed = bench.expect(ContainerFailed, "c.000000000003")
+    assert (failed.reason, "1 processors wanted, 0 of 2 can be had" in failed.text) == ("processors", True)
+    bench.shell("d.000000000004", "grep Cpus_allowed_list /proc/self/status")
+    assert bench.expect(ContainerExited, "d.000000000004").exit_status == 0
+    assert (bench.sandbox("d.000000000004") / "stdout").read_text().split()[-1] == "1"
+    bench.send(KillContainer(B, grace_ms=0))
+    bench.expect(ContainerExited, B)
+    bench.send(*(ForgetContainer(ContainerId(name)) for name in (B, "d.000000000004")))
+    kit.until(lambda: os.sched_getaffinity(plain) == {0, 1}, "it may run everywhere again")
+
+
+def test_two_that_pin_have_different_processors_and_a_third_has_none(bench: LinuxBench) -> None:
+    pids = []
+    for name in (A, B):
+        bench.shell(name, "exec sleep 1000", pinned_cpus=1)
+        pids.append(bench.expect(ContainerStarted, name).pid)
+    assert [os.sched_getaffinity(pid) for pid in pids] == [{0}, {1}]
+
+    for third, pinned in (("c.000000000003", 1), ("d.000000000004", 0)):
+        bench.shell(third, "true", pinned_cpus=pinned, pids=5)
+        assert bench.expect(ContainerFailed, third).reason == "processors"
+    bench.until(lambda: bench.names() == [A, B], "nothing of them stays")
+
+
+@pytest.fixture
+def on_disk(bench: LinuxBench, tmp_path: Path) -> Iterator[str]:
+    """The sandboxes are on an ext4; its device's number."""
+    with (tmp_path / "disk").open("wb") as file:
+        file.truncate(8 * MIB)
+    subprocess.run(["mkfs.ext4", "-q", str(tmp_path / "disk")], check=True)
+    for module in ("loop", "ext4"):
+        subprocess.run(["modprobe", module], check=False)
+    place = bench.work_dir / "sandboxes"
+    place.mkdir(exist_ok=True)
+    subprocess.run(["mount", "-o", "loop", str(tmp_path / "disk"), str(place)], check=True)
+    number = place.stat().st_dev
+    yield f"{os.major(number)}:{os.minor(number)}"
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def test_disk_swap_and_huge_pages_are_limited_as_asked(bench: LinuxBench, on_disk: str) -> None:
+    pages = HugePages(2 * MIB, 4 * MIB)
+    limits: dict[str, Any] = {"io_read_bytes": MIB, "io_writes": 100, "mem_swap_bytes": 8 * MIB, "hugetlb": (pages,)}
+    bench.shell(A, "exec sleep 1000", **limits)
+    bench.expect(ContainerStarted, A)
+
+    def files() -> list[str]:
+        names = ("io.max", "hugetlb.2MB.max", "hugetlb.2MB.rsvd.max")
+        swap = bench.cgroup(A) / "memory.swap.max"
+        told = [(bench.cgroup(A) / name).read_text().strip() for name in names]
+        return [*told, swap.read_text().strip() if swap.exists() else str(8 * MIB)]
+
+    expected = [f"{on_disk} rbps={MIB} wbps=max riops=max wiops=100", str(4 * MIB), str(4 * MIB), str(8 * MIB)]
+    assert files() == expected
+    bench.send(UpdateContainer(A, SMALL, TaskLimits(**limits)))
+    assert files() == expected
+
+
+def test_rate_of_what_is_no_disk_fails_the_launch(bench: LinuxBench) -> None:
+    """This machine's own files come from its host."""
+    bench.shell(A, "true", io_read_bytes=MIB)
+
+    failed = bench.expect(ContainerFailed, A)
+    assert failed.reason == "spawn"
+    assert (
+        f"limits: io_read_bytes: {bench.sandbox(A)} is on no disk that I/O can be limited for: its file" in failed.text
+    )
+
+
+def test_limits_of_processes_are_seen_inside(bench: LinuxBench) -> None:
+    """Root may raise them; in a container of its own they are set after everything else."""
+    rlimits = (RLimit("nofile", 100, 500_000), RLimit("core", 0, 0), RLimit("stack", -1, -1))
+    script = "ulimit -n; ulimit -Hn; ulimit -c; ulimit -s"
+    for name, container in ((A, None), (B, ContainerSpec(network="none"))):
+        command = Command((script,), shell=True, rlimits=rlimits, container=container)
+        bench.send(LaunchContainer(name, FrameworkId("c1-0001"), command, SMALL))
+    for name in (A, B):
+        assert bench.expect(ContainerExited, name).exit_status == 0
+        assert (bench.sandbox(name) / "stdout").read_text().split() == ["100", "500000", "0", "unlimited"]

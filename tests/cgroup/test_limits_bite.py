@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from mesos_actor.actors.messages.values import HugePages
 from mesos_actor.isolation.cgroup import CgroupError, CgroupTree
 from mesos_actor.isolation.events import CgroupEvents, Emptied, ForkRefused, OomGroupKilled, OomKilled
-from mesos_actor.isolation.limits import DeviceLimit, HugePages, Limits, Write, writes_of
+from mesos_actor.isolation.limits import DeviceLimit, Limits, Write, writes_of
 
 if TYPE_CHECKING:
     Kit = Any

@@ -1,4 +1,4 @@
-"""Limits: read, judged against requests, summed for an executor."""
+"""Limits: judged against requests, summed for an executor."""
 
 from __future__ import annotations
 
@@ -8,63 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesos_actor.actors.core.task_limits import Total, limit_pairs, limits_error, parse_limits
-from mesos_actor.actors.errors import InvalidInput
-from mesos_actor.actors.messages.values import NO_LIMITS, UNLIMITED, TaskLimits
+from mesos_actor.actors.core.task_limits import OWN_ONLY, Total, executor_task_error, limits_error
+from mesos_actor.actors.messages.values import NO_LIMITS, UNLIMITED, HugePages, TaskLimits
 from mesos_actor.actors.resources import Resources
 
 MIB = 1 << 20
-
-
-def test_text_and_mapping_say_the_same() -> None:
-    expected = TaskLimits(
-        cpus_milli=1_500,
-        mem_bytes=512 * MIB,
-        pids=100,
-        cpus_burst_us=20_000,
-        mem_high_bytes=256 * MIB,
-        io_weight=50,
-    )
-    text = "cpus:1.5; mem:512MiB;pids:100;cpus_burst:20;mem_high:256;io_weight:50;"
-
-    assert parse_limits(text) == expected
-    assert parse_limits(limit_pairs(text, "--limit")) == expected
-    assert parse_limits({"cpus": 1.5, "mem": 512, "pids": 100, "cpus_burst": 20, "mem_high": 256, "io_weight": 50}) == (
-        expected
-    )
-    assert parse_limits("") == NO_LIMITS
-
-
-@pytest.mark.parametrize("word", ["none", "unlimited", "MAX", "inf"])
-def test_no_limit_at_all_can_be_said(word: str) -> None:
-    assert parse_limits(f"cpus:{word};mem:{word};pids:{word}") == TaskLimits(UNLIMITED, UNLIMITED, UNLIMITED)
-
-
-@pytest.mark.parametrize(
-    ("text", "problem"),
-    [
-        ("cpu:1", "--limit: 'cpu' cannot be limited; name one of cpus, mem"),
-        ("cpus", "--limit: cannot read 'cpus'; write NAME:VALUE"),
-        ("cpus:", "cannot read 'cpus:'"),
-        ("cpus:1;cpus:2", "cpus is given twice"),
-        ("cpus:x", "--limit: cpus: 'x' is not a number"),
-        ("cpus:0", "'cpus' limit of 0 thousandths is out of range; give one from 1 to"),
-        ("cpus:-1", "--limit: "),
-        ("mem:-1", "--limit: "),
-        ("mem:99999999999PB", "--limit: "),
-        ("pids:1.5", "pids: '1.5' is not a whole number"),
-        ("pids:0", "'pids' limit of 0 is out of range"),
-        ("io_weight:none", "--limit: io_weight: 'none' is not a number"),
-        ("io_weight:10001", "give one from 1 to 10000"),
-        ("mem_high:none", "--limit: mem_high"),
-        ("cpus_burst:10", "'cpus_burst' goes past a limit on 'cpus', and there is none"),
-        ("cpus:1;cpus_burst:200", "'cpus_burst' of 200000 us is above what 'cpus' gives in 100000 us"),
-    ],
-)
-def test_what_cannot_be_read_is_named(text: str, problem: str) -> None:
-    with pytest.raises(InvalidInput, match="--limit") as caught:
-        parse_limits(text, "--limit")
-    assert problem in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -77,11 +25,34 @@ def test_what_cannot_be_read_is_named(text: str, problem: str) -> None:
         (TaskLimits(cpus_milli=1_000, mem_bytes=UNLIMITED, pids=1), "cpus:1;mem:64", None),
         (TaskLimits(mem_bytes=UNLIMITED), "cpus:1", None),
         (NO_LIMITS, "", None),
+        (TaskLimits(mem_swap_bytes=0, io_reads=1, io_writes=1 << 31), "cpus:1", None),
+        (TaskLimits(mem_swap_bytes=UNLIMITED, hugetlb=(HugePages(2 * MIB, 0), HugePages(1 << 30, 1 << 30))), "", None),
+        (TaskLimits(pinned_cpus=2), "cpus:2", None),
+        (TaskLimits(pinned_cpus=2), "cpus:1.9;mem:64", "'pinned_cpus' is 2, more than the cpus requested; request as"),
+        (TaskLimits(pinned_cpus=-1), "cpus:1", "'pinned_cpus' limit of -1 is out of range; give one from 0 to 8192"),
+        (TaskLimits(mem_swap_bytes=-2), "", "'mem_swap' limit of -2 bytes is out of range; give one from 0 to"),
+        (TaskLimits(io_read_bytes=0), "", "'io_read' limit of 0 bytes a second is out of range; give one from 1 to"),
+        (TaskLimits(io_writes=UNLIMITED), "", "'io_writes' limit of -1 is out of range"),
+        (TaskLimits(hugetlb=(HugePages(3 * MIB, 0),)), "", "pages of 3145728 bytes cannot be; give a power of two"),
+        (TaskLimits(hugetlb=(HugePages(2 * MIB, 5),)), "", "limit of 5 bytes is no whole number of pages of 2097152"),
+        (TaskLimits(hugetlb=(HugePages(2 * MIB, 0),) * 2), "", "names pages of 2097152 bytes twice"),
+        (TaskLimits(hugetlb=(HugePages(2 * MIB, 0),) * 9), "", "names 9 sizes of pages; name at most 8"),
     ],
 )
 def test_limits_are_judged_beside_the_request(limits: TaskLimits, resources: str, problem: str | None) -> None:
     found = limits_error(limits, Resources.parse(resources))
     assert (found is None) if problem is None else (found is not None and problem in found)
+
+
+@pytest.mark.parametrize("field", sorted({*TaskLimits.__struct_fields__} - {"cpus_milli", "mem_bytes", "pids"}))
+def test_what_cannot_be_summed_is_no_limit_of_an_executors_task(field: str) -> None:
+    limits = TaskLimits(**{field: (HugePages(2 * MIB, 0),) if field == "hugetlb" else 1})  # type: ignore[arg-type]
+
+    problem = executor_task_error(limits)
+    assert problem == f"'{OWN_ONLY[field]}' is of a whole container, and this task's is its executor's; limit the " + (
+        "executor instead"
+    )
+    assert Total(Resources(), limits).now()[1] == limits
 
 
 def test_sum_is_of_limits_where_one_has_any() -> None:

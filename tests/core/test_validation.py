@@ -32,7 +32,9 @@ from mesos_actor.actors.messages.values import (
     ExecutorReport,
     Filters,
     FrameworkInfo,
+    RLimit,
     Task,
+    TaskLimits,
     TaskReport,
     Uri,
 )
@@ -73,6 +75,24 @@ def executor(**fields: Any) -> ExecutorInfo:
         (make(kill_grace_ms=-1), "Task's 'kill_grace_ms' must be non-negative, not -1"),
         (make(max_completion_ms=-5), "Task's 'max_completion_ms' must be non-negative, not -5"),
         (make(max_completion_ms=10**18), f"Task's 'max_completion_ms' must be at most 3153600000000, not {10**18}"),
+        (
+            make(limits=TaskLimits(io_reads=0)),
+            "Task uses invalid limits: 'io_reads' limit of 0 is out of range; give one from 1 to 2147483648",
+        ),
+        (
+            make(limits=TaskLimits(io_weight=5), executor=executor()),
+            "Task uses invalid limits: 'io_weight' is of a whole container, and this task's is its executor's;"
+            " limit the executor instead",
+        ),
+        (
+            make(executor=executor(limits=TaskLimits(mem_swap_bytes=-7))),
+            f"Executor uses invalid limits: 'mem_swap' limit of -7 bytes is out of range; give one from 0 to {1 << 60}",
+        ),
+        (
+            make(command=replace(TRUE, rlimits=(RLimit("core", 1, 0),))),
+            "Task's command has invalid 'rlimits': 'core' has a soft limit of 1 above its hard one of 0;"
+            " lower the one or raise the other",
+        ),
         (make(name="x" * 256), "Task's 'name' must not be longer than 255 characters"),
         (make(resources=Resources()), "Task uses no resources"),
         (

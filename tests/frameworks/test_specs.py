@@ -10,7 +10,7 @@ import pytest
 
 from mesos_actor.actors.errors import InvalidInput
 from mesos_actor.actors.frameworks.specs import batch_spec, duration_ms, service_spec
-from mesos_actor.actors.messages.values import UNLIMITED, Command, ContainerSpec, TaskLimits, Volume
+from mesos_actor.actors.messages.values import UNLIMITED, Command, ContainerSpec, RLimit, TaskLimits, Volume
 from mesos_actor.actors.resources import Resources
 
 
@@ -30,7 +30,8 @@ def test_a_whole_batch_is_read() -> None:
                     "cpus": 0.5,
                     "mem": "64MiB",
                     "retries": 2,
-                    "limits": {"cpus": 2, "mem": "128MiB", "pids": "none"},
+                    "limits": {"cpus": 2, "mem": "128MiB", "pids": "none", "io_read": "10MiB"},
+                    "rlimits": {"nofile": "64:128", "core": 0},
                 },
                 {"name": "reduce", "shell": "cat *", "after": ["map"], "time_limit": "10m"},
             ],
@@ -41,7 +42,10 @@ def test_a_whole_batch_is_read() -> None:
     assert spec.task[0].resources("x") == Resources.parse("cpus:0.5;mem:64")
     assert spec.task[1].to_command().shell
     assert spec.task[1].to_command().argv == ("cat *",)
-    assert spec.task[0].task_limits("x") == TaskLimits(cpus_milli=2_000, mem_bytes=128 << 20, pids=UNLIMITED)
+    assert spec.task[0].task_limits("x") == TaskLimits(
+        cpus_milli=2_000, mem_bytes=128 << 20, pids=UNLIMITED, io_read_bytes=10 << 20
+    )
+    assert spec.task[0].to_command().rlimits == (RLimit("nofile", 64, 128), RLimit("core", 0, 0))
     assert spec.task[1].task_limits("x") == TaskLimits()
 
 
@@ -67,6 +71,8 @@ def test_a_whole_batch_is_read() -> None:
         (_batch(env={"A=B": "x"}), "'A=B' cannot be the name"),
         (_batch(constraints=["rack"]), "constraints"),
         (_batch(ports=-1), "ports: -1"),
+        (_batch(rlimits={"nofile": "2:1"}), r"\(t\)\.rlimits: 'nofile' has a soft limit of 2 above its hard one of 1"),
+        (_batch(rlimits={"files": 1}), r"\.rlimits: there is no resource limit 'files'; name one of as"),
         (_batch(time_limit="99999999999999999999d"), r"\(t\)\.time_limit: '9{20}d' is longer than 100 years; write a"),
         (_batch(time_limit=10**400), r"time_limit: a number of \d+ bits is longer than 100 years"),
         (_batch(kill_grace="101000000h"), r"kill_grace: '101000000h' is longer than 100 years"),

@@ -8,7 +8,7 @@ import pytest
 
 from mesos_actor.actors.ids import ContainerId, FrameworkId
 from mesos_actor.actors.messages.containers import ContainerExited, LaunchContainer
-from mesos_actor.actors.messages.values import Command, ContainerSpec, Volume
+from mesos_actor.actors.messages.values import Command, ContainerSpec, RLimit, Volume
 from mesos_actor.actors.resources import Resources
 from mesos_actor.isolation.command import CommandError
 from mesos_actor.isolation.docker_spec import (
@@ -30,7 +30,8 @@ def parameters(command: Command, resources: str = "", **options: Any) -> dict[st
 
 def test_everything_at_once() -> None:
     spec = ContainerSpec("app:1", volumes=(Volume("/srv", "/data", True),), network="none", read_only_root=True)
-    command = Command(("serve", "-x"), env={"A": "1", "MESOS_SANDBOX": "no"}, user="1000:5", container=spec)
+    env = {"A": "1", "MESOS_SANDBOX": "no"}
+    command = Command(("serve", "-x"), env=env, user="1000:5", container=spec, rlimits=(RLimit("core", 0, -1),))
 
     assert parameters(command, "cpus:0.5;mem:64;pids:20", init=True) == {
         "Image": "app:1",
@@ -53,6 +54,7 @@ def test_everything_at_once() -> None:
             "Memory": 64 << 20,
             "MemorySwap": 64 << 20,
             "PidsLimit": 20,
+            "Ulimits": [{"Name": "core", "Soft": 0, "Hard": -1}],
         },
     }
 

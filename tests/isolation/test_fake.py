@@ -16,11 +16,12 @@ from mesos_actor.actors.messages.containers import (
     ContainerStarted,
     FileData,
     GarbageCollected,
+    KillContainer,
     LaunchContainer,
     ReadFile,
     RecoverContainers,
 )
-from mesos_actor.actors.messages.values import Command
+from mesos_actor.actors.messages.values import Command, TaskLimits
 from mesos_actor.isolation.fake import Fate
 
 if TYPE_CHECKING:
@@ -52,6 +53,22 @@ def test_fates(fake_bench: Callable[..., Any], make_launch: Launch, fate: Fate, 
     fake.send(RecoverContainers(()), make_launch(A, Command(("sleep", "1"))))
 
     assert fake.expect(ContainerExited, A) == expected
+
+
+def test_processors_are_pinned_while_some_are_left(fake_bench: Callable[..., Any], make_launch: Launch) -> None:
+    """As the linux containerizer: one of them is left for whoever pins none."""
+    fake = fake_bench(processors=2)
+    sleep, pin = Command(("sleep", "100")), TaskLimits(pinned_cpus=1)
+    fake.send(make_launch(A, sleep, limits=pin), make_launch("b.0", sleep))
+    fake.expect(ContainerStarted, A)
+    fake.expect(ContainerStarted, "b.0")
+    fake.send(make_launch("c.0", sleep, limits=pin))
+
+    assert fake.expect(ContainerFailed, "c.0").reason == "processors"
+    fake.send(KillContainer(A, 0))
+    fake.expect(ContainerExited, A)
+    fake.send(make_launch("d.0", sleep, limits=pin))
+    fake.expect(ContainerStarted, "d.0")
 
 
 def test_failed_by_the_plan(fake_bench: Callable[..., Any], make_launch: Launch) -> None:

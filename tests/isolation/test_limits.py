@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesos_actor.actors.errors import InvalidInput
+from mesos_actor.actors.messages.values import HugePages
 from mesos_actor.isolation import limits as limits_module
 from mesos_actor.isolation.limits import (
     DEFAULTS,
@@ -22,7 +23,6 @@ from mesos_actor.isolation.limits import (
     WEIGHT_MAX,
     WEIGHT_MIN,
     DeviceLimit,
-    HugePages,
     Limits,
     Write,
     controllers_of,

@@ -272,6 +272,7 @@ class Host:
             disk_watch_s=settings.disk_watch_interval_ms / 1_000,
             volume_roots=self.config.volume_roots,
             confine_all=self.config.confine_all,
+            container_subnet=self.config.container_subnet,
         )
         names = ("linux" if isolation == "cgroups" else isolation, *self.config.containerizers)
         try:

@@ -37,6 +37,7 @@ from typing import Protocol, cast
 
 import msgspec
 
+from mesos_actor.actors.core.container_network import DEFAULT_SUBNET
 from mesos_actor.actors.errors import ConfigError
 from mesos_actor.actors.ids import ContainerId
 from mesos_actor.actors.ports import Port
@@ -68,6 +69,8 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     """Directories of this host whose insides containers may have as volumes."""
     confine_all: bool = False
     """Whether commands that name no container are confined too."""
+    container_subnet: str = DEFAULT_SUBNET
+    """Where containers of network `bridge` have their addresses."""
     disk_watch_s: float = 15.0
     """How often a sandbox with a limit on its disk is looked at."""
 
@@ -92,6 +95,7 @@ def _linux(surroundings: Surroundings) -> Containerizer:
         pids_limit=surroundings.pids_limit,
         volume_roots=surroundings.volume_roots,
         confine_all=surroundings.confine_all,
+        container_subnet=surroundings.container_subnet,
         more=(DiskIsolator(surroundings.work_dir, surroundings.disk_watch_s),),
     )
 

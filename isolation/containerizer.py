@@ -6,7 +6,8 @@ tests/isolation/conformance.py holds every one of them to:
 launch    LaunchContainer: make the sandbox, fetch the URIs, apply the limits, start the command. Answered with
           ContainerStarted and later ContainerExited, or with ContainerFailed and nothing else. Asked again about an id
           that is known, it tells what is known of it; an id never runs twice. A limit that cannot be applied, a kind of
-          container that it does not know: ContainerFailed with a text that names the field and the fix
+          container that it does not know, a published port that it does not hold: ContainerFailed with a
+          text that names the field and the fix
 update    UpdateContainer: new resources and limits, at once and silently. Nobody is killed for having shrunk; one whose
           limits cannot be kept any more is. Of a container that has ended or is unknown, nothing comes
 kill      KillContainer: TERM to everybody in it, KILL after the grace to whoever is left; a repeat may only shorten the

@@ -118,11 +118,14 @@ class NetworkBench(RealBench):
             self.expect(ContainerExited, name)
             self.send(ForgetContainer(name))
 
+    def links(self) -> set[str]:
+        """Ours, and our network namespaces."""
+        places = Path("/run/netns"), Path("/sys/class/net")
+        return {str(path) for place in places for path in place.iterdir() if path.name.startswith(self.prefix)}
+
     def left(self) -> list[str]:
         """All that there is of ours on this host."""
-        places = Path("/run/netns"), Path("/sys/class/net"), self.work_dir / "networks"
-        found = [str(path) for place in places for path in place.iterdir()]
-        found = [path for path in found if self.prefix in path or "/networks/" in path]
+        found = [*self.links(), *map(str, (self.work_dir / "networks").iterdir())]
         return found + [line for line in do("nft list tables").splitlines() if "mesos_actor" in line]
 
 
@@ -166,7 +169,7 @@ def test_containers_reach_each_other_and_are_reached_by_their_ports_alone(bench:
     assert [fetched(HOST, 31_002), fetched(HOST, 8080)] == ["ConnectionRefusedError"] * 2
     # From outside: what is published, and nothing else, even for one who knows the way.
     asked = f"get {HOST} 31000; get {HOST} 8081; get {FIRST} 8080"
-    assert inside("outside", f"{GET.format(2)}; {asked}").split() == ["one", "nothing", "nothing"]
+    assert inside("outside", f"{GET.format(1)}; {asked}").split() == ["one", "nothing", "nothing"]
     # A service reaches itself by its own published port.
     name = f"{bench.prefix}2"
     assert inside(name, f"{GET.format(20)}; get {HOST} 31000") == "one\n"
@@ -185,6 +188,7 @@ def test_containers_reach_each_other_and_are_reached_by_their_ports_alone(bench:
 
 def test_network_survives_its_agent_and_leftovers_go(bench: NetworkBench) -> None:
     kept = bench.serving("kept", PortMapping(31_000, 8080))
+    living = bench.links()
     orphan = bench.serving("orphan", PortMapping(31_001, 8080))
     # What a dead agent had only prepared.
     NetworkRecords(bench.work_dir).write(
@@ -195,12 +199,7 @@ def test_network_survives_its_agent_and_leftovers_go(bench: NetworkBench) -> Non
     bench.send(RecoverContainers((kept,)))
     (found,) = bench.expect(ContainersRecovered).containers
     assert found.running
-    links = f"/sys/class/net/{bench.prefix}"
-    living = {f"{links}2", f"{links}br", f"/run/netns/{bench.prefix}2"}
-    bench.until(
-        lambda: {path for path in bench.left() if bench.prefix in path} == living,
-        f"only what lives is left, of {orphan}: {bench.left()}",
-    )
+    bench.until(lambda: bench.links() == living, f"only what lives is left, of {orphan}: {bench.links()}")
 
     assert [fetched(HOST, 31_000), fetched(HOST, 31_001)] == ["kept", "ConnectionRefusedError"]
     another = bench.serving("another", PortMapping(31_001, 8080))

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 
+from mesos_actor.actors.core.container_network import parse_subnet
 from mesos_actor.actors.errors import ConfigError
 from mesos_actor.actors.ids import Address, Node, address
 from mesos_actor.actors.resource_text import shown
@@ -221,6 +222,16 @@ def cgroup_root(where: str, value: object) -> str:
     if not written.startswith("/") or "\0" in written or "/../" in f"{written}/":
         raise refused(where, value, "is not an absolute path", "name a directory below /sys/fs/cgroup")
     return written.rstrip("/") or "/"
+
+
+def subnet(where: str, value: object) -> str:
+    """A private IPv4 network with a length. Raises ConfigError."""
+    written = text(where, value)
+    try:
+        return str(parse_subnet(written))
+    except ValueError as problem:
+        said, _, fix = str(problem).partition("; ")
+        raise refused(where, value, said, fix) from None
 
 
 def directories(where: str, value: object) -> tuple[str, ...]:

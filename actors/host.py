@@ -273,6 +273,7 @@ class Host:
             volume_roots=self.config.volume_roots,
             confine_all=self.config.confine_all,
             images_max_bytes=settings.images_max_bytes,
+            container_subnet=self.config.container_subnet,
         )
         names = ("linux" if isolation == "cgroups" else isolation, *self.config.containerizers)
         try:

@@ -94,9 +94,7 @@ def main() -> None:
     options = parser.parse_args()
     print(f"{'bug':42} {'runs until found':>20} {'faults left':>14}  what broke")
     with concurrent.futures.ProcessPoolExecutor(options.jobs, multiprocessing.get_context("spawn")) as pool:
-        waiting = [
-            pool.submit(measure, name, options.starts, options.shrinks) for name in options.names or all_bugs()
-        ]
+        waiting = [pool.submit(measure, name, options.starts, options.shrinks) for name in options.names or all_bugs()]
         for one in concurrent.futures.as_completed(waiting):
             outcome = one.result()
             print(outcome.line(), flush=True)

@@ -6,7 +6,8 @@ tests/isolation/conformance.py holds every one of them to:
 launch    LaunchContainer: make the sandbox, fetch the URIs, apply the limits, start the command. Answered with
           ContainerStarted and later ContainerExited, or with ContainerFailed and nothing else. Asked again about an id
           that is known, it tells what is known of it; an id never runs twice. A limit that cannot be applied, a kind of
-          container that it does not know: ContainerFailed with a text that names the field and the fix
+          container that it does not know, a published port that it does not hold: ContainerFailed with a
+          text that names the field and the fix
 update    UpdateContainer: new resources and limits, at once and silently. Nobody is killed for having shrunk; one whose
           limits cannot be kept any more is. Of a container that has ended or is unknown, nothing comes
 kill      KillContainer: TERM to everybody in it, KILL after the grace to whoever is left; a repeat may only shorten the
@@ -37,6 +38,7 @@ from typing import Protocol, cast
 
 import msgspec
 
+from mesos_actor.actors.core.container_network import DEFAULT_SUBNET
 from mesos_actor.actors.errors import ConfigError
 from mesos_actor.actors.ids import ContainerId
 from mesos_actor.actors.ports import Port
@@ -72,6 +74,8 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     """Whether commands that name no container are confined too."""
     images_max_bytes: int = IMAGES_MAX_BYTES
     """What images on this host may take together."""
+    container_subnet: str = DEFAULT_SUBNET
+    """Where containers of network `bridge` have their addresses."""
     disk_watch_s: float = 15.0
     """How often a sandbox with a limit on its disk is looked at."""
 
@@ -97,6 +101,7 @@ def _linux(surroundings: Surroundings) -> Containerizer:
         volume_roots=surroundings.volume_roots,
         confine_all=surroundings.confine_all,
         images_max_bytes=surroundings.images_max_bytes,
+        container_subnet=surroundings.container_subnet,
         more=(DiskIsolator(surroundings.work_dir, surroundings.disk_watch_s),),
     )
 

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from mesos_actor.actors.core import environment
+from mesos_actor.actors.core.container_network import BRIDGE, ports_text, published_error
 from mesos_actor.actors.core.container_spec import container_error
 from mesos_actor.actors.core.image_reference import DOCKER_ARCHIVE, parse_image_reference
 from mesos_actor.actors.ids import ContainerId
@@ -27,7 +28,7 @@ SANDBOX_INSIDE = "/mnt/mesos/sandbox"
 """Where a container sees its sandbox (Mesos: the same)."""
 CONTAINER_LABEL, FRAMEWORK_LABEL, AGENT_LABEL = "mesos-actor.container", "mesos-actor.framework", "mesos-actor.agent"
 MAX_NAME = 63
-_NETWORKS = {"host": "host", "none": "none", "own": "bridge"}
+_NETWORKS = {"host": "host", "none": "none", "own": "bridge", BRIDGE: "bridge"}
 _UNSAFE = re.compile(r"[^a-zA-Z0-9_.-]").sub
 
 
@@ -101,11 +102,15 @@ def create_parameters(
     """The body of ContainerCreate. `pids_limit`: for whoever names none; `disk`: the node of the sandbox's. Raises
     CommandError."""
     command, spec = launch.command, spec_of(launch.command)
+    if problem := published_error(spec, launch.resources):
+        raise CommandError(f"container: {problem}")
     env = {name: value for name, value in command.env.items() if name not in environment.RESERVED}
     env.update(launch.env)
     env.update(extra)
     env[environment.SANDBOX] = SANDBOX_INSIDE
     env[environment.CONTAINER_ID] = launch.container_id
+    if spec.ports:
+        env[environment.PORTS] = ports_text(spec.ports)
     for name, value in env.items():
         if not name or "=" in name or "\0" in name or "\0" in value:
             raise CommandError(f"env: {name!r} cannot be set: names are not empty and have no '=', nothing has a NUL")
@@ -134,6 +139,13 @@ def create_parameters(
         "OpenStdin": False,
         "Tty": False,
     }
+    if spec.ports:
+        inside = [f"{mapping.container_port}/{mapping.protocol}" for mapping in spec.ports]
+        body["ExposedPorts"] = {port: {} for port in inside}
+        bindings: dict[str, list[dict[str, str]]] = {port: [] for port in inside}
+        for port, mapping in zip(inside, spec.ports, strict=True):
+            bindings[port].append({"HostIp": "", "HostPort": str(mapping.host_port)})
+        host["PortBindings"] = bindings
     if command.user:
         body["User"] = command.user
     if command.shell:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from mesos_actor.actors.core.container_network import published_error
 from mesos_actor.actors.ids import Address, ContainerId, FrameworkId, Principal, local
 from mesos_actor.actors.messages.base import Message
 from mesos_actor.actors.messages.containers import (
@@ -252,6 +253,8 @@ class FakeContainerizer:
             run = Run(fails="spawn", text="failed by the plan")
         elif self._lacks_processors(message.limits.pinned_cpus):
             run = Run(fails="processors", text="limits: pinned_cpus: too few processors are left")
+        elif problem := published_error(message.command.container, message.resources):
+            run = Run(fails="spawn", text=f"container: {problem}")
         if run.fails:
             self._failed[container_id] = ContainerFailed(container_id, run.fails, run.text)
             self._later(SPAWN_US, lambda: self._tell(self._failed[container_id]))

@@ -16,11 +16,12 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import msgspec
 
+from mesos_actor.actors.core.container_network import BRIDGE
 from mesos_actor.actors.core.container_spec import DOCKER
 from mesos_actor.actors.errors import InvalidInput
 from mesos_actor.actors.ids import ContainerId
@@ -46,18 +47,20 @@ from mesos_actor.isolation.image_registry import RegistryOptions
 from mesos_actor.isolation.image_rootfs import RootfsPlan, copy_rootfs, found_in, text_of
 from mesos_actor.isolation.image_store import MAX_IMAGE_BYTES, ImageStore
 from mesos_actor.isolation.isolator import BaseIsolator, Contribution, IsolatorError, Watch
+from mesos_actor.isolation.network_isolator import RESOLVER, Joined
 from mesos_actor.isolation.paths import directory_name
 
 SANDBOX_INSIDE = "/mnt/mesos/sandbox"
 """Where a container with an image sees its sandbox. (Mesos: --sandbox_directory)"""
 MAX_ACCOUNTS_BYTES = 1 << 20
 """Read of an image's /etc/passwd and /etc/group."""
-NETWORKS = {"host": "host", "own": "loopback", "none": "none"}
+NETWORKS = {"host": "host", "own": "loopback", "none": "none", BRIDGE: "join"}
 
 
 class RootIsolator(BaseIsolator):
     """`volume_roots`: directories of the host whose insides may be volumes. `confine_all`: commands without a
-    ContainerSpec are confined as well. `user_id` None: the agent's own."""
+    ContainerSpec are confined as well. `joined` tells the network of a container that is at the agent's bridge; None:
+    it has none. `user_id` None: the agent's own."""
 
     name = "root"
     makes_containers = True
@@ -71,6 +74,7 @@ class RootIsolator(BaseIsolator):
         images_max_bytes: int = IMAGES_MAX_BYTES,
         registries: RegistryOptions | None = None,
         user_id: int | None = None,
+        joined: Callable[[ContainerId], Joined | None] | None = None,
     ) -> None:
         self._roots = directory / "roots"
         # One that is larger alone would drive out all others and go past the bound all the same.
@@ -80,6 +84,7 @@ class RootIsolator(BaseIsolator):
         self._images_max_bytes = images_max_bytes
         self._registries = registries
         self._rootless = (os.geteuid() if user_id is None else user_id) != 0
+        self._joined = joined
         self._watch: Watch | None = None
 
     def start(self, watch: Watch) -> None:
@@ -114,7 +119,7 @@ class RootIsolator(BaseIsolator):
         owner = owner_of(launch.command.user)
         groups = () if owner is None else tuple(os.getgrouplist(owner.name, owner.group_id))
         user = None if owner is None else User(owner.user_id, owner.group_id, groups)
-        plan = self._plan(spec, user)
+        plan = self._plan(launch, spec, user)
         return Contribution(fields={"confine": fields_of(plan)})
 
     # -- in an image --------------------------------------------------------------------------------------------------
@@ -138,7 +143,7 @@ class RootIsolator(BaseIsolator):
         if not self._rootless:
             os.chown(sandbox, user.user_id, user.group_id)
         cwd = run.working_dir if image.config.working_dir else SANDBOX_INSIDE
-        plan = self._plan(spec, user)
+        plan = self._plan(launch, spec, user)
         plan = msgspec.structs.replace(plan, sandbox=sandbox, sandbox_target=SANDBOX_INSIDE, cwd=cwd)
         plan = self._rooted(plan, layers, launch.container_id)
         return Contribution(
@@ -183,7 +188,11 @@ class RootIsolator(BaseIsolator):
 
     # -- what all have ------------------------------------------------------------------------------------------------
 
-    def _plan(self, spec: ContainerSpec, user: User | None) -> Confinement:
+    def _plan(self, launch: LaunchContainer, spec: ContainerSpec, user: User | None) -> Confinement:
+        joined = self._network(launch.container_id) if spec.network == BRIDGE else Joined("", "")
+        volumes = tuple(map(self._volume, spec.volumes))
+        if joined.resolver and not any(volume.target == RESOLVER for volume in volumes):
+            volumes += (Volume(source=joined.resolver, target=RESOLVER, read_only=True),)
         is_root = (user is None or user.user_id == 0) and not self._rootless
         maps = ((IdMap(0, os.geteuid()),), (IdMap(0, os.getegid()),)) if self._rootless else ((), ())
         return Confinement(
@@ -192,14 +201,25 @@ class RootIsolator(BaseIsolator):
             mount=True,
             uts=True,
             network=NETWORKS[spec.network],  # type: ignore[arg-type]
+            network_path=joined.namespace,
             read_only_root=spec.read_only_root,
-            volumes=tuple(map(self._volume, spec.volumes)),
+            volumes=volumes,
             user=user,
             effective=capabilities.DOCKER if is_root or self._rootless else (),
             bounding=capabilities.DOCKER,
             user_ids=maps[0],
             group_ids=maps[1],
         )
+
+    def _network(self, container_id: ContainerId) -> Joined:
+        joined = None if self._joined is None else self._joined(container_id)
+        if joined is None:
+            why = "is for agents of root: links and rules are the host's" if self._rootless else "has no isolator here"
+            raise InvalidInput(
+                f"network: 'bridge' {why}; start the agent as root, name the type 'docker' where the agent has Docker "
+                "Engine, or choose 'host', 'own' or 'none'"
+            )
+        return joined
 
     def _volume(self, wanted: HostVolume) -> Volume:
         source, target, read_only = wanted.host_path, wanted.container_path, wanted.read_only

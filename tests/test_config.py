@@ -94,6 +94,7 @@ def test_every_setting_can_be_given_in_each_place(file: Path, tmp_path: Path) ->
         "containerizers": "docker, mine",
         "volume_roots": "/srv/data, /scratch",
         "confine_all": "true",
+        "container_subnet": "10.200.0.0/20",
         "log_json": "on",
         "log_level": "error",
     }
@@ -117,6 +118,12 @@ def test_every_setting_can_be_given_in_each_place(file: Path, tmp_path: Path) ->
     ("name", "value", "text"),
     [
         ("isolation", "cgroup", "did you mean"),
+        (
+            "container_subnet",
+            "8.8.0.0/16",
+            "is not one for private use (RFC 1918); write a private network like 172.30",
+        ),
+        ("container_subnet", "x", "is no IPv4 network"),
         ("cgroup_root", "mine", "is not an absolute path; name a directory below /sys/fs/cgroup"),
         ("cgroup_root", "/sys/fs/cgroup/../..", "is not an absolute path"),
         ("containerizers", "a,,b", "is no list of names, each once"),

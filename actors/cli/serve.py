@@ -57,6 +57,14 @@ def start(
     confine_all: Annotated[
         bool, typer.Option("--confine-all", help="Confine commands without a container of their own, too.")
     ] = False,
+    container_subnet: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NETWORK",
+            help="Where containers of network bridge have their addresses; without it 172.30.0.0/16. Each agent of a "
+            "host needs its own.",
+        ),
+    ] = None,
     containerizers: Annotated[
         str | None, typer.Option(metavar="NAME[,…]", help="More kinds of containers, by their entry points' names.")
     ] = None,
@@ -110,6 +118,7 @@ def start(
         "containerizers": containerizers,
         "volume_roots": volume_roots,
         "confine_all": confine_all or None,
+        "container_subnet": container_subnet,
         "config": config,
         "key_dir": key_dir,
         "initialize": initialize or None,

@@ -76,7 +76,15 @@ def run(
         typer.Option(metavar="HOST:CONTAINER[:ro]", help="A path of the agent's host to see inside; may be repeated."),
     ] = None,
     network: Annotated[
-        str | None, typer.Option(metavar="host|own|none", help="Its network; without it the host's.")
+        str | None, typer.Option(metavar="host|bridge|own|none", help="Its network; without it the host's.")
+    ] = None,
+    publish: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="HOST:CONTAINER[/udp]",
+            help="A port of the host, or PORT0, PORT1, … of --ports, that leads into its network bridge; may be "
+            "repeated.",
+        ),
     ] = None,
     container_type: Annotated[
         str | None,
@@ -104,6 +112,7 @@ def run(
       mesos-actor run -- python3 -c 'print(6 * 7)'
       mesos-actor run --cpus 0.5 --instances 10 --shell -- 'echo I am $MESOS_ACTOR_INDEX'
       mesos-actor run --image python:3.12 --volume /srv/data:/data:ro --network none -- python3 /data/count.py
+      mesos-actor run --image nginx --network bridge --ports 1 --publish PORT0:80
     """
     from mesos_actor.actors.cli.attended import run_attended
     from mesos_actor.actors.core.limit_text import limit_pairs
@@ -113,6 +122,7 @@ def run(
         "image": image,
         "volumes": volume,
         "network": network,
+        "publish": publish,
         "type": container_type,
         "pull": pull,
         "read_only_root": read_only,

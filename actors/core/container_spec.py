@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from mesos_actor.actors.core.container_network import NETWORKS, ports_error
 from mesos_actor.actors.core.image_reference import DOCKER_ARCHIVE, parse_image_reference
 from mesos_actor.actors.errors import InvalidInput
 from mesos_actor.actors.messages.values import ContainerSpec, Volume
 
 DOCKER, LINUX = "docker", "linux"
 TYPES = ("", DOCKER, LINUX)
-NETWORKS = ("host", "own", "none")
 PULLS = ("missing", "always", "never")
 MAX_VOLUMES = 1_000
 MAX_PATH_BYTES = 4_095
@@ -46,7 +46,7 @@ def container_error(spec: ContainerSpec) -> str | None:
         if where in seen:
             return f"volume: two volumes have 'container_path' {volume.container_path!r}"
         seen.add(where)
-    return None
+    return ports_error(spec)
 
 
 def _volume_error(volume: Volume) -> str | None:

@@ -27,6 +27,12 @@ TASK_ID = "MESOS_TASK_ID"
 SANDBOX = "MESOS_SANDBOX"
 """The absolute path of the sandbox, which is also the working directory at start."""
 
+CONTAINER_IP = "MESOS_CONTAINER_IP"
+"""The address of a container of network `bridge` that its agent made itself; Docker Engine's is not known before."""
+
+PORTS = "MESOS_ACTOR_PORTS"
+"""The published ports of a container of network `bridge`: `31000:8080/tcp,31001:53/udp`, the host's first."""
+
 PYTHON = "MESOS_ACTOR_PYTHON"
 """The absolute path of the interpreter that the agent itself runs on. Executors only; the containerizer sets it."""
 
@@ -46,6 +52,8 @@ RESERVED = frozenset(
         CONTAINER_ID,
         TASK_ID,
         SANDBOX,
+        CONTAINER_IP,
+        PORTS,
         PYTHON,
         EXECUTOR_KEY,
         CLUSTER_PUBLIC_KEY,

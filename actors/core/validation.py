@@ -12,6 +12,7 @@ from collections.abc import Container, Mapping, Sequence
 
 import msgspec
 
+from mesos_actor.actors.core.container_network import published_error
 from mesos_actor.actors.core.container_spec import container_error
 from mesos_actor.actors.core.offers import Offers
 from mesos_actor.actors.core.rlimits import rlimits_error
@@ -124,7 +125,7 @@ def task_error(task: Task, live: Container[TaskId], unreachable: Container[TaskI
     if problem := limits_error(task.limits, task.resources):
         return f"Task uses invalid limits: {problem}"
     if task.command is not None:
-        return command_error(task.command, "Task's command")
+        return _launched_error(task.command, task.resources, "Task's command")
     if problem := executor_task_error(task.limits):
         return f"Task uses invalid limits: {problem}"
     return None if task.executor is None else executor_error(task.executor)
@@ -140,7 +141,16 @@ def executor_error(executor: ExecutorInfo) -> str | None:
         return f"Executor uses invalid resources: {problem}"
     if problem := limits_error(executor.limits, executor.resources):
         return f"Executor uses invalid limits: {problem}"
-    return command_error(executor.command, "Executor's command")
+    return _launched_error(executor.command, executor.resources, "Executor's command")
+
+
+def _launched_error(command: Command, resources: Resources, whose: str) -> str | None:
+    """Why this command cannot be executed by whoever has these resources."""
+    if problem := command_error(command, whose):
+        return problem
+    if problem := published_error(command.container, resources):
+        return f"{whose} has an invalid container: {problem}"
+    return None
 
 
 def fits(task: Task, executors: Mapping[ExecutorId, ExecutorInfo], offered: Resources) -> tuple[Resources, str | None]:

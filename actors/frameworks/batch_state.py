@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 import msgspec
 
 from mesos_actor.actors.core.constraints import Constraint
-from mesos_actor.actors.core.placement import fill, port_numbers
+from mesos_actor.actors.core.placement import fill
 from mesos_actor.actors.frameworks.specs import BatchSpec, TaskSpec, duration_ms
 from mesos_actor.actors.ids import AgentId, TaskId
 from mesos_actor.actors.messages.values import Command, Offer, Status, Task
@@ -154,7 +154,9 @@ class BatchState:
         for group in self.groups.values():
             if not group.ready or group.refusal(offer) is not None:
                 continue
-            bundles, available = fill(available, group.resources, group.spec.ports, len(group.ready))
+            bundles, available = fill(
+                available, group.resources, group.spec.ports, len(group.ready), group.spec.fixed_ports()
+            )
             for bundle in bundles:
                 instance = (group.spec.name, group.ready[0])
                 record = self._next_attempt(instance, offer.agent_id)
@@ -185,15 +187,13 @@ class BatchState:
 
     def _task(self, group: Group, instance: tuple[str, int], record: Kept, resources: Resources) -> Task:
         task_id = self._task_id(instance, record.attempt)
-        env = dict(group.command.env)
-        env[INDEX] = str(instance[1])
-        for number, port in enumerate(port_numbers(resources) if group.spec.ports else ()):
-            env[f"PORT{number}"] = str(port)
+        command, _ = group.spec.port_command(group.command, resources)
+        command.env[INDEX] = str(instance[1])
         return Task(
             task_id=task_id,
             name=f"{self.spec.name}/{group.spec.name}",
             resources=resources,
-            command=msgspec.structs.replace(group.command, env=env),
+            command=command,
             kill_grace_ms=group.grace_ms,
             max_completion_ms=group.limit_ms,
             limits=group.limits,

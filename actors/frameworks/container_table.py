@@ -3,19 +3,25 @@
 [task.container]
 image = "python:3.12"
 volumes = ["/srv/data:/data:ro"]
-network = "none"
+network = "bridge"
+publish = ["PORT0:8080", "31053:53/udp"]
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+
 import msgspec
 
+from mesos_actor.actors.core.container_network import MAX_PORT
 from mesos_actor.actors.core.container_spec import container_error
 from mesos_actor.actors.errors import InvalidInput
-from mesos_actor.actors.messages.values import ContainerSpec, Volume
+from mesos_actor.actors.messages.values import Command, ContainerSpec, PortMapping, Volume
 from mesos_actor.actors.resource_text import shown
 
 _MODES = {"ro": True, "rw": False}
+_PUBLISHED = re.compile(r"(PORT)?([0-9]{1,5}):([0-9]{1,5})(?:/(tcp|udp))?", re.ASCII).fullmatch
 
 
 class ContainerTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -28,6 +34,9 @@ class ContainerTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     network: str = "host"
     pull: str = "missing"
     read_only_root: bool = False
+    publish: tuple[str, ...] = ()
+    """`HOST:CONTAINER`, `/udp` after it for datagrams: a port of the host that leads into the container. HOST is a
+    number, which is taken from the offer, or `PORT0`, `PORT1`, ...: whichever the task gets by `ports`."""
 
     def to_spec(self, where: str) -> ContainerSpec:
         """Raises InvalidInput naming the field, the value and the fix."""
@@ -38,10 +47,47 @@ class ContainerTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             network=self.network,
             pull=self.pull,
             read_only_root=self.read_only_root,
+            ports=tuple(self._mapping(one, f"{where}.publish", ()) for one in self.publish),
         )
         if problem := container_error(spec):
             raise InvalidInput(f"{where}: {problem}")
         return spec
+
+    def fixed_ports(self, where: str) -> tuple[int, ...]:
+        """The host's ports that are named by number, ascending. Raises InvalidInput."""
+        found = [_parts(text, where) for text in self.publish]
+        return tuple(sorted({number for is_fixed, number, _, _ in found if is_fixed}))
+
+    def most_ports(self, where: str) -> int:
+        """How many `ports` a task needs for those that it names `PORT0` and so on. Raises InvalidInput."""
+        found = [_parts(text, where) for text in self.publish]
+        return max((number + 1 for is_fixed, number, _, _ in found if not is_fixed), default=0)
+
+    def at(self, command: Command, held: Sequence[int]) -> Command:
+        """The command, to be launched where its `PORT0`, `PORT1`, ... are these."""
+        if command.container is None or not self.publish:
+            return command
+        ports = tuple(self._mapping(text, "publish", held) for text in self.publish)
+        return msgspec.structs.replace(command, container=msgspec.structs.replace(command.container, ports=ports))
+
+    @staticmethod
+    def _mapping(text: str, where: str, held: Sequence[int]) -> PortMapping:
+        """Of a port that is not known yet, some port stands in the place, each for itself."""
+        is_fixed, number, inside, protocol = _parts(text, where)
+        if not is_fixed:
+            number = held[number] if number < len(held) else MAX_PORT - number
+        return PortMapping(number, inside, protocol)
+
+
+def _parts(text: str, where: str) -> tuple[bool, int, int, str]:
+    """Whether it is a port's number, or that of one of the task's; the container's port; the protocol."""
+    match = _PUBLISHED(text)
+    if match is None:
+        raise InvalidInput(
+            f"{where}: {shown(text)} is no published port; write HOST:CONTAINER or HOST:CONTAINER/udp, with numbers, "
+            "or PORT0, PORT1, ... for HOST"
+        )
+    return match[1] is None, int(match[2]), int(match[3]), match[4] or "tcp"
 
 
 def parse_volume(text: str, where: str) -> Volume:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
-from mesos_actor.actors.core.placement import fill, port_numbers
+from mesos_actor.actors.core.placement import fill
 from mesos_actor.actors.frameworks.batch_state import INDEX
 from mesos_actor.actors.frameworks.specs import MAX_INSTANCES, ServiceSpec, duration_ms
 from mesos_actor.actors.ids import AgentId, TaskId
@@ -189,7 +189,7 @@ class ServiceState:
         empty = self.empty_places(now_us)[:most]
         if not empty or self.refusal(offer) is not None:
             return []
-        bundles, _ = fill(offer.resources, self.resources, self.spec.ports, len(empty))
+        bundles, _ = fill(offer.resources, self.resources, self.spec.ports, len(empty), self.spec.fixed_ports())
         if bundles:
             # All copies are alike, but for numbers and ports. One alone always fits: the spec was kept, and what is
             # kept is shorter than a message (MAX_KEPT_BYTES).
@@ -207,17 +207,15 @@ class ServiceState:
         copy.generation += 1
         copy.task_id = TaskId(f"{self.spec.name}.{copy.index}.{copy.generation}")
         copy.agent_id, copy.version, copy.ending, copy.running_since_us = agent_id, self.version, False, 0
-        copy.ports = tuple(port_numbers(resources)) if self.spec.ports else ()
+        command, copy.ports = self.spec.port_command(self.command, resources)
         self.by_task[copy.task_id] = copy
         self._keep(copy)
-        env = dict(self.command.env)
-        env[INDEX] = str(copy.index)
-        env.update({f"PORT{number}": str(port) for number, port in enumerate(copy.ports)})
+        command.env[INDEX] = str(copy.index)
         return Task(
             task_id=copy.task_id,
             name=self.spec.name,
             resources=resources,
-            command=msgspec.structs.replace(self.command, env=env),
+            command=command,
             kill_grace_ms=self.grace_ms,
             limits=self.limits,
         )

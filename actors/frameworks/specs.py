@@ -14,6 +14,7 @@ import msgspec
 
 from mesos_actor.actors.core.constraints import Constraint, parse_constraint
 from mesos_actor.actors.core.limit_text import parse_limits, parse_rlimits
+from mesos_actor.actors.core.placement import port_numbers
 from mesos_actor.actors.core.task_limits import limits_error
 from mesos_actor.actors.core.validation import MAX_DURATION_MS, command_error, uri_error
 from mesos_actor.actors.errors import InvalidInput
@@ -93,6 +94,19 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         except InvalidInput as error:
             raise InvalidInput(f"{where}: {error}") from None
 
+    def fixed_ports(self) -> tuple[int, ...]:
+        """The host's ports that it publishes by number. Raises InvalidInput."""
+        return () if self.container is None else self.container.fixed_ports("container.publish")
+
+    def port_command(self, command: Command, resources: Resources) -> tuple[Command, tuple[int, ...]]:
+        """(`command` with what it publishes and with PORT0, PORT1, ..., the numbers of those) for a task that has these
+        resources."""
+        fixed = self.fixed_ports()
+        held = tuple(number for number in port_numbers(resources) if number not in fixed) if self.ports else ()
+        env = {**command.env, **{f"PORT{number}": str(port) for number, port in enumerate(held)}}
+        command = msgspec.structs.replace(command, env=env)
+        return command if self.container is None else self.container.at(command, held), held
+
     def task_limits(self, where: str) -> TaskLimits:
         """The limits of one task. Raises InvalidInput."""
         limits = parse_limits(self.limits, f"{where}.limits")
@@ -134,9 +148,14 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         self.task_limits(where)
         parse_rlimits(self.rlimits, f"{where}.rlimits")
         if self.container is not None:
-            for text in (self.container.image, *self.container.volumes):
+            for text in (self.container.image, *self.container.volumes, *self.container.publish):
                 _check_text(text, f"{where}.container")
             self.container.to_spec(f"{where}.container")
+            if (least := self.container.most_ports(f"{where}.container.publish")) > self.ports:
+                raise InvalidInput(
+                    f"{where}.container.publish: PORT{least - 1} is published, but `ports` is {self.ports}; set it to "
+                    f"{least} or more"
+                )
         self._check_texts(where)
         self.parsed_constraints(where)
         duration_ms(self.kill_grace, f"{where}.kill_grace")

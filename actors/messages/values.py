@@ -53,6 +53,17 @@ class Volume(Value, frozen=True):
     read_only: bool = False
 
 
+class PortMapping(Value, frozen=True):
+    """A port of the agent's host that leads into a container. (Mesos: NetworkInfo.PortMapping)"""
+
+    host_port: int
+    """One of the `ports` that its task has, or its executor: offered, and taken from the offer."""
+    container_port: int
+    """Where the container listens, on its own address."""
+    protocol: str = "tcp"
+    """`tcp` or `udp`."""
+
+
 class ContainerSpec(Value, frozen=True):
     """What surrounds a command: its root file system, its volumes, its network. (Mesos: ContainerInfo)"""
 
@@ -62,11 +73,14 @@ class ContainerSpec(Value, frozen=True):
     """`linux` (namespaces and cgroups of our own), `docker` (Docker Engine), or empty: whichever the agent prefers."""
     volumes: tuple[Volume, ...] = ()
     network: str = "host"
-    """`host`; `own`: a namespace with loopback alone, or, of type `docker`, what the Engine connects it to; `none`: no
-    network at all."""
+    """`host`; `bridge`: an address of its own on its agent's bridge, from which it reaches everything and is reached by
+    its `ports`; `own`: a namespace with loopback alone, or, of type `docker`, what the Engine connects it to; `none`:
+    no network at all."""
     pull: str = "missing"
     """When the registry is asked: `missing` (the image is not here yet), `always`, `never`."""
     read_only_root: bool = False
+    ports: tuple[PortMapping, ...] = ()
+    """Of network `bridge`: what of it is reached from outside, under its host's addresses."""
 
 
 UNLIMITED = -1

@@ -162,7 +162,10 @@ WRONG = [
     (["status", "--masters", "h:99999999"], "masters: "),
     (["run"], "give what to run after --, or an --image"),
     (["run", "--shell", "--image", "app"], "with --shell, give the whole line"),
-    (["run", "--network", "x", "--", "true"], "run.container: 'network' must be one of 'host', 'own', 'none', not 'x'"),
+    (
+        ["run", "--network", "x", "--", "true"],
+        "run.container: 'network' must be one of 'host', 'bridge', 'own', 'none'",
+    ),
     (["run", "--container-type", "docker", "--", "true"], "run.container: 'image' is empty, but 'type' is 'docker'"),
     (["run", "--volume", "/a", "--", "true"], "run.container.volumes: '/a' is no volume; write HOST:CONTAINER"),
     (["run", "--image", "app", "--pull", "x"], "run.container: 'pull' must be one of 'missing', 'always', 'never'"),

@@ -94,7 +94,7 @@ def volume(host: str = "/srv", inside: str = "/data") -> tuple[Volume, ...]:
     ("fields", "error"),
     [
         ({"type": "rkt"}, "'type' must be one of '', 'docker', 'linux', not 'rkt'"),
-        ({"network": "bridge"}, "'network' must be one of 'host', 'own', 'none', not 'bridge'"),
+        ({"network": "overlay"}, "'network' must be one of 'host', 'bridge', 'own', 'none', not 'overlay'"),
         ({"pull": "yes"}, "'pull' must be one of 'missing', 'always', 'never', not 'yes'"),
         ({"image": "A"}, "cannot be part of a repository's name"),
         ({"type": "docker"}, "'image' is empty, but 'type' is 'docker'"),

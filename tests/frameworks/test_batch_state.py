@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mesos_actor.actors.core.validation import task_error
 from mesos_actor.actors.frameworks import batch_state
 from mesos_actor.actors.frameworks.batch_state import INDEX, MAX_LOSSES, BatchState
 from mesos_actor.actors.frameworks.specs import batch_spec
@@ -98,6 +99,32 @@ def test_a_former_attempt_that_comes_back_is_not_wanted() -> None:
     batch.place(offer())
 
     assert not batch.note(status(first, TaskState.RUNNING))
+
+
+def test_published_ports_are_the_tasks() -> None:
+    publish = ["PORT1:80", "PORT0:81/udp", "150:82", "101:83"]
+    container = {"network": "bridge", "publish": publish}
+    batch = state({"name": "t", "instances": 2, "ports": 2, "container": container})
+    (task,) = batch.place(offer("cpus:4;mem:1024;ports:[100-199]"))  # the second one would need 150 too
+
+    assert task.command is not None
+    assert task.command.container is not None
+    assert task.resources == Resources.parse("cpus:1;ports:[100-102,150-150]")
+    assert [(one.host_port, one.container_port, one.protocol) for one in task.command.container.ports] == [
+        (102, 80, "tcp"),
+        (100, 81, "udp"),
+        (150, 82, "tcp"),
+        (101, 83, "tcp"),
+    ]
+    assert {name: value for name, value in task.command.env.items() if name.startswith("PORT")} == {
+        "PORT0": "100",
+        "PORT1": "102",
+    }
+    assert task_error(task, (), ()) is None
+    elsewhere = state({"name": "t", "container": {"network": "bridge", "publish": ["250:1"]}})
+    assert elsewhere.place(offer()) == []
+    reserved = elsewhere.place(offer("cpus(web):4;ports:[100-199];ports(web):[250-250]"))
+    assert [str(task.resources) for task in reserved] == ["cpus(web):1;ports(web):[250-250]"]
 
 
 def test_constraints_and_ports_are_kept() -> None:

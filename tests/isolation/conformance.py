@@ -26,7 +26,7 @@ from mesos_actor.actors.messages.containers import (
     RecoverContainers,
     UpdateContainer,
 )
-from mesos_actor.actors.messages.values import Command
+from mesos_actor.actors.messages.values import Command, ContainerSpec, PortMapping
 from mesos_actor.actors.resources import Resources
 
 if TYPE_CHECKING:
@@ -85,6 +85,18 @@ def test_program_that_is_not_there_fails_and_never_starts(bench: Bench, make_lau
     failed = bench.expect(ContainerFailed, A)
     assert failed.reason == "spawn"
     assert "no such program: 'no-such-program'" in failed.text
+    assert bench.inbox.take(ContainerStarted, A) is None
+
+
+def test_port_of_the_host_that_is_not_its_own_is_not_published(bench: Bench, make_launch: Launch) -> None:
+    spec = ContainerSpec(network="bridge", ports=(PortMapping(31_000, 80),))
+    launch = make_launch(A, TRUE)
+    image = "" if launch.command.container is None else launch.command.container.image
+    bench.send(replace(launch, command=replace(launch.command, container=replace(spec, image=image))))
+
+    failed = bench.expect(ContainerFailed, A)
+    assert failed.reason == "spawn"
+    assert failed.text.startswith("container: ")
     assert bench.inbox.take(ContainerStarted, A) is None
 
 

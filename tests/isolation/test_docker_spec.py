@@ -8,7 +8,7 @@ import pytest
 
 from mesos_actor.actors.ids import ContainerId, FrameworkId
 from mesos_actor.actors.messages.containers import ContainerExited, LaunchContainer
-from mesos_actor.actors.messages.values import Command, ContainerSpec, RLimit, Volume
+from mesos_actor.actors.messages.values import Command, ContainerSpec, PortMapping, RLimit, Volume
 from mesos_actor.actors.resources import Resources
 from mesos_actor.isolation.command import CommandError
 from mesos_actor.isolation.docker_spec import (
@@ -57,6 +57,22 @@ def test_everything_at_once() -> None:
             "Ulimits": [{"Name": "core", "Soft": 0, "Hard": -1}],
         },
     }
+
+
+def test_ports_are_published_on_the_engines_bridge() -> None:
+    ports = (PortMapping(31_000, 80), PortMapping(31_001, 80), PortMapping(31_000, 53, "udp"))
+    command = Command(("x",), container=ContainerSpec("app:1", network="bridge", ports=ports))
+    body = parameters(command, "cpus:1;ports:[31000-31001]")
+
+    assert body["HostConfig"]["NetworkMode"] == "bridge"
+    assert body["ExposedPorts"] == {"80/tcp": {}, "53/udp": {}}
+    assert body["HostConfig"]["PortBindings"] == {
+        "80/tcp": [{"HostIp": "", "HostPort": "31000"}, {"HostIp": "", "HostPort": "31001"}],
+        "53/udp": [{"HostIp": "", "HostPort": "31000"}],
+    }
+    assert "MESOS_ACTOR_PORTS=31000:80/tcp,31001:80/tcp,31000:53/udp" in body["Env"]
+    with pytest.raises(CommandError, match="'host_port' 31001 is not among the 'ports' resources"):
+        parameters(command, "cpus:1;ports:[31000-31000]")
 
 
 @pytest.mark.parametrize(

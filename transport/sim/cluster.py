@@ -218,8 +218,8 @@ class SimCluster:
         return found
 
     def leading(self) -> Master | None:
-        """The master that leads; of two that believe so, the one of the newer term. One that wakes from a long pause and
-        has not heard yet that another led since does not, though that other may be dead by now."""
+        """The master that leads; of two that believe so, the one of the newer term. One that wakes from a long pause
+        and has not heard yet that another led since does not, though that other may be dead by now."""
         found = self.leading_host()
         return None if found is None else found.actor
 

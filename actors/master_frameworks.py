@@ -48,6 +48,9 @@ from mesos_actor.actors.task import TERMINAL, Reason, TaskState
 
 RECORD_AFTER_US = 10 * SECOND_US
 """Most frameworks find a new leader within seconds: nothing is written about those."""
+RETURN_US = 20 * SECOND_US
+"""A framework has so long to find a new leader (or its failover timeout, if shorter), whatever the leader before wrote
+down of its deadline: whose clock was right nobody can tell."""
 RETRY_US = SECOND_US
 """When a write about a framework cannot be proposed now, it is tried again after this."""
 
@@ -75,7 +78,8 @@ class MasterFrameworks(MasterAgents):
 
     def framework_recovered(self, ctx: Context, record: FrameworkRecord) -> None:
         """The registry knows it from an earlier term. One that was connected then gets at least the time that agents
-        get to find this master."""
+        get to find this master. The deadline of one that was not goes on counting; but another host's clock wrote it
+        down, and where the two differ by more than the failover timeout it would be over, or far away, at once."""
         if record.removed:
             self.roster.removed[record.framework_id] = record
             return
@@ -84,6 +88,10 @@ class MasterFrameworks(MasterAgents):
             grace_ms = max(record.info.failover_timeout_ms, self.settings.reregister_window_ms)
             entry.deadline_us = ctx.now_us + grace_ms * 1_000
             self.arm(ctx, f"recovered:{entry.framework_id}", RECORD_AFTER_US)
+        else:
+            timeout_us = record.info.failover_timeout_ms * 1_000
+            soonest_us, latest_us = ctx.now_us + min(timeout_us, RETURN_US), ctx.now_us + timeout_us
+            entry.deadline_us = min(max(entry.deadline_us, soonest_us), latest_us)
         self._arm_failover(ctx, entry)
 
     @on_timer_named("recovered")

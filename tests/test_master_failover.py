@@ -272,9 +272,27 @@ def test_a_framework_whose_time_ran_out_while_nobody_led_is_removed_and_its_task
     world.inbox.clear()
 
     world.agent("a", agent_id=agent_id, tasks=[report(framework_id, "t")])
+    world.advance(19_000)
+    assert not record_of(world, framework_id).removed
+    world.advance(2_000)
 
     assert record_of(world, framework_id).removed
     assert [framework_id] == [m.framework_id for m in world.take("tcp://a:1/agent", ShutdownFramework)]
+
+
+@pytest.mark.parametrize("ahead_ms", [-100 * MINUTE_MS, 100 * MINUTE_MS])
+def test_a_deadline_that_another_clock_wrote_down_leaves_time_to_come_back_and_not_for_ever(ahead_ms: int) -> None:
+    world = World()
+    framework_id, _ = world.run("t")
+    world.lose_link("peer:f")
+    world.now_us += ahead_ms * 1_000  # the next leader's clock
+
+    world.start()
+    world.advance(19_000)
+    assert not record_of(world, framework_id).removed
+    world.advance(2 * MINUTE_MS)
+
+    assert record_of(world, framework_id).removed
 
 
 # -- agents that stay silent ------------------------------------------------------------------------------------------

@@ -522,6 +522,20 @@ def test_a_framework_that_comes_back_hears_at_once_what_it_has_not_acknowledged(
     assert (status.state, status.update_id, status.after_update_id) == (TaskState.FINISHED, "t.c:1", "")
 
 
+def test_an_update_that_overtook_another_waits_for_it() -> None:
+    """(Found by simulation.) The framework heard FINISHED, then asked, and was told RUNNING."""
+    world = World()
+    framework, agent_id = world.run()
+
+    world.update(framework, agent_id, TaskState.FINISHED, number=1, after=0)
+    assert world.updates() == []
+    assert world.master.roster.frameworks[framework].tasks[TaskId("t")].state is TaskState.FINISHED
+
+    world.update(framework, agent_id, TaskState.RUNNING, number=0, latest=TaskState.FINISHED)
+    world.update(framework, agent_id, TaskState.FINISHED, number=1, after=0)
+    assert [status.state for status in world.updates()] == [TaskState.RUNNING, TaskState.FINISHED]
+
+
 def test_acknowledging_a_later_update_acknowledges_the_earlier_ones() -> None:
     world = World()
     framework, agent_id = world.run()

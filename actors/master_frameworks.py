@@ -49,8 +49,8 @@ from mesos_actor.actors.task import TERMINAL, Reason, TaskState
 RECORD_AFTER_US = 10 * SECOND_US
 """Most frameworks find a new leader within seconds: nothing is written about those."""
 RETURN_US = 20 * SECOND_US
-"""A framework has so long to find a new leader (or its failover timeout, if shorter), whatever the leader before wrote
-down of its deadline: whose clock was right nobody can tell."""
+"""A framework whose time is over by the clock of a new leader has so long to find it (or its failover timeout, if that
+is shorter): the leader before wrote the deadline down, and whose clock is right nobody can tell."""
 RETRY_US = SECOND_US
 """When a write about a framework cannot be proposed now, it is tried again after this."""
 
@@ -90,8 +90,8 @@ class MasterFrameworks(MasterAgents):
             self.arm(ctx, f"recovered:{entry.framework_id}", RECORD_AFTER_US)
         else:
             timeout_us = record.info.failover_timeout_ms * 1_000
-            soonest_us, latest_us = ctx.now_us + min(timeout_us, RETURN_US), ctx.now_us + timeout_us
-            entry.deadline_us = min(max(entry.deadline_us, soonest_us), latest_us)
+            left_us = entry.deadline_us - ctx.now_us
+            entry.deadline_us = ctx.now_us + min(left_us if left_us > 0 else RETURN_US, timeout_us)
         self._arm_failover(ctx, entry)
 
     @on_timer_named("recovered")

@@ -53,7 +53,7 @@ def test_a_task_that_ended_without_a_master_is_told_to_the_next(cluster: Cluster
 
 
 def test_a_failover_deadline_survives_the_master(cluster: Cluster) -> None:
-    spec = '{"name": "late", "failover_timeout": "4s", "task": [{"name": "late", "shell": "exec sleep 86407"}]}'
+    spec = '{"name": "late", "failover_timeout": "8s", "task": [{"name": "late", "shell": "exec sleep 86407"}]}'
     framework_id = cluster.ok("submit", cluster.file("late.json", spec)).strip()
     cluster.until_task("late.0", "RUNNING")
     for pid in cluster.pids_with("cli.scheduler"):

@@ -12,6 +12,9 @@ EACH = Resources.of(cpus=0.5, mem=32)
 
 
 class Render(mesos_actor.Framework):
+    failover_timeout_s = 86_400
+    """Its tasks live on for so long while it and the masters cannot hear each other; without it, both end at once."""
+
     def __init__(self, frames: int) -> None:
         self.waiting = [f"frame-{number}" for number in range(frames)]
         self.attempts = 0

@@ -43,6 +43,8 @@ class PretendedEngine:
         self.away = False
         self.hasty = False
         """A log that is followed ends before the container's last word (as podman's)."""
+        self.followed: list[str] = []
+        """The streams that were asked for while their container ran."""
         self._lock = threading.Lock()
         self._number = 0
 
@@ -124,6 +126,8 @@ class PretendedEngine:
     def follow(self, engine_id: str, stream: str) -> Iterator[bytes]:
         container = self._get(engine_id)
         is_followed = not container.ended.is_set()
+        if is_followed:
+            self.followed.append(stream)
         yield container.output[stream][:2]
         container.ended.wait(DEADLINE_S)
         if self.hasty and is_followed:

@@ -110,9 +110,11 @@ def followed_anew(bench: Any, make_launch: MakeLaunch, engine: PretendedEngine) 
     bench.expect(ContainerStarted, A)
     container = only(engine)
     container.output = {"stdout": b"abcdef", "stderr": b"xy"}
+    bench.until(lambda: engine.followed.count("stdout") == 1, "the first agent follows")
     bench.restart_agent()
     bench.send(RecoverContainers((A,)))
     bench.expect(ContainersRecovered)
+    bench.until(lambda: engine.followed.count("stdout") == 2, "the second agent follows")
     bench.wait_for_file(bench.sandbox(A) / "stdout", "ab")
     return container
 

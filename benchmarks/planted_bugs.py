@@ -22,9 +22,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mesos_actor.transport.sim.replay import Replay
-from mesos_actor.transport.sim.shrink import Shrinker
-from mesos_actor.transport.sim.swarm import play_seed
-from mesos_actor.transport.sim.trial import Run
+from mesos_actor.transport.sim.swarm import play_seed, shrink_seed
 from tests.sim import bugs
 
 MOST_RUNS = 600
@@ -56,32 +54,27 @@ def _spread(numbers: list[int]) -> str:
     return f"{statistics.median(numbers):g} ({min(numbers)}-{max(numbers)})" if numbers else "not found"
 
 
-def find(start: int) -> tuple[int, Run | None]:
-    """(Runs until one broke something, from this seed on; that run)."""
-    for number in range(MOST_RUNS):
-        run = play_seed(start + number)
-        if run.broken is not None:
-            return number + 1, run
-    return MOST_RUNS + 1, None
+def find(start: int) -> int | None:
+    """The first seed from this one on whose run breaks something; None: none of MOST_RUNS."""
+    seeds = range(start, start + MOST_RUNS)
+    return next((seed for seed in seeds if play_seed(seed).broken is not None), None)
 
 
-def shrink(bug: str, run: Run) -> Replay:
+def shrink(bug: str, seed: int) -> Replay:
     """The smallest run found that breaks the same."""
-    assert run.broken is not None
-    recorded = run.recorded()
-    shrinker = Shrinker(recorded, run.broken)
-    shrinker.still_breaks(recorded)
-    best = shrinker.shrink()
-    return Replay(broken=shrinker.broken, trial=best, bug=bug)
+    found = shrink_seed(seed)
+    return Replay(broken=found.broken, trial=found.trial, bug=bug)
 
 
 def measure(bug: str, starts: int, shrinks: int) -> Outcome:
     """Plant it, and look for it from each start on."""
     with pytest.MonkeyPatch.context() as patch:
         getattr(bugs, bug)(patch)
-        found = [find(start * BETWEEN_STARTS) for start in range(starts)]
-        hits = [run for _, run in found if run is not None]
-        return Outcome(bug, [runs for runs, _ in found], [shrink(bug, run) for run in hits[:shrinks]])
+        begins = [start * BETWEEN_STARTS for start in range(starts)]
+        found = [find(begin) for begin in begins]
+        runs = [MOST_RUNS + 1 if at is None else at - begin + 1 for begin, at in zip(begins, found, strict=True)]
+        hits = [seed for seed in found if seed is not None]
+        return Outcome(bug, runs, [shrink(bug, seed) for seed in hits[:shrinks]])
 
 
 def main() -> None:

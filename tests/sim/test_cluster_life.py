@@ -336,14 +336,15 @@ def test_an_offer_nobody_answers_goes_to_somebody_else() -> None:
     sim.check()
 
 
-@pytest.mark.parametrize("delay_us", [0, 400, 800, 1_200, 5_000])
+@pytest.mark.parametrize("delay_us", [0, 600, 1_000, 1_400, 5_000])
 def test_an_accept_that_crosses_the_rescind_drops_its_tasks(delay_us: int) -> None:
-    """The offer times out 30 s after it was made; the accept leaves just before the news of that can arrive."""
+    """The offer times out 30 s after it was made; the accept leaves just before the news of that can arrive. On its way
+    it is 500 to 700 µs."""
     sim = cluster(agents=1)
     mine, holder = held(sim)
     (offer,) = holder.held.values()
     until = next(iter(sim.leader.offers.all())).expires_us
-    sim.world.run(until - sim.world.now_us - 600 + delay_us)
+    sim.world.run(until - sim.world.now_us - 800 + delay_us)
 
     posted(mine, lambda f: f.accept(offer, [sleep(1)]))
     sim.until(lambda: bool(mine.states("t")), 30)
@@ -351,10 +352,10 @@ def test_an_accept_that_crosses_the_rescind_drops_its_tasks(delay_us: int) -> No
     if mine.states("t")[0] is TaskState.DROPPED:
         assert mine.statuses[-1].reason is Reason.INVALID_OFFERS
         assert sim.agents[0].survivors.launches == 0
-        assert delay_us >= 400
+        assert delay_us >= 600
     else:
         sim.until(lambda: mine.states("t") == [RUNNING, FINISHED], 30)
-        assert delay_us < 1_200
+        assert delay_us < 1_400
 
 
 def test_an_accept_that_crosses_the_loss_of_its_agent_is_told_why() -> None:

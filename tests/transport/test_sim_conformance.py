@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 
 import msgspec
@@ -28,7 +27,7 @@ class SimPair(Pair):
 
     def __init__(self, settings: NetworkSettings) -> None:
         self._schedule = Schedule()
-        self._network = Network(self._schedule, Plan(), random.Random(1), settings)
+        self._network = Network(self._schedule, Plan(), 1, settings)
         self.left = self._start("left", Node("peer:01"))
         self.right = self._start("right", Node("tcp://10.0.0.1:5050"))
 

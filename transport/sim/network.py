@@ -38,7 +38,7 @@ class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     latency_us: int = 500
     jitter_us: int = 200
-    """Up to so much more, drawn for each frame."""
+    """Up to so much more, drawn for each frame; a link's n-th frame has the same in all runs of a seed."""
     silence_us: int = 6_000_000
     """How long two hosts may be cut off before their link has ended (as TransportSettings.heartbeat_timeout_ms)."""
     connect_timeout_us: int = 5_000_000
@@ -130,14 +130,17 @@ class SimTransport:
 class Network:
     """All nodes and links. `world` calls are made through `schedule`; nothing here has a clock of its own."""
 
-    def __init__(self, schedule: Schedule, plan: Plan, rng: random.Random, settings: NetworkSettings) -> None:
+    def __init__(self, schedule: Schedule, plan: Plan, seed: int, settings: NetworkSettings) -> None:
         self.settings = settings
         self.counts = {"delivered": 0, "lost": 0, "doubled_or_late": 0, "full": 0, "no_link": 0, "refused": 0}
         """Messages by what became of them."""
         self.counts |= {"unreadable": 0, "spoofed": 0}
         self._schedule = schedule
         self._plan = plan
-        self._rng = rng
+        self._seed = seed
+        #: (source host, destination host) -> draws the jitter of its frames, from 0 to 1. A generator for each: what a
+        #: fault changes on one link leaves the others as they were, and a failing run can be made smaller
+        self._jitters: dict[tuple[str, str], Callable[[], float]] = {}
         self._ends: dict[Node, SimTransport] = {}
         #: the two nodes, sorted -> their link
         self._links: dict[tuple[Node, Node], Link] = {}
@@ -216,7 +219,8 @@ class Network:
         """Give a frame to the wire: the plan says what becomes of it."""
         settings, schedule = self.settings, self._schedule
         half = link.halves[source.node]
-        jitter_us = int(self._rng.random() * (settings.jitter_us + 1))  # 3 times as fast as randrange
+        draw = self._jitters.get((source.host, destination.host)) or self._jitter(source.host, destination.host)
+        jitter_us = int(draw() * (settings.jitter_us + 1))  # 3 times as fast as randrange
         fate = self._plan.fate(source.host, destination.host)
         fifo = settings.fifo or self._plan.calm
         if fate != NORMAL:
@@ -232,6 +236,10 @@ class Network:
             schedule.at(arrival_us, self._arrive, source, destination, link, frame)
         if not fate:
             self.counts["lost"] += 1
+
+    def _jitter(self, source: str, destination: str) -> Callable[[], float]:
+        draw = random.Random(f"{self._seed}/network/{source}/{destination}").random
+        return self._jitters.setdefault((source, destination), draw)
 
     def _arrive(self, source: SimTransport, destination: SimTransport, link: Link, data: bytes) -> None:
         if not link.alive or destination.closed or (source.host, destination.host) in self._cuts:

@@ -12,7 +12,6 @@ dictionary of strings' hashes, no clock and no socket is asked.
 from __future__ import annotations
 
 import hashlib
-import random
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from heapq import heappop
@@ -111,7 +110,7 @@ class World:
         self.invariants: list[Invariant] = list(invariants)
         self.tolerate_failures = tolerate_failures
         self.schedule = Schedule()
-        self.network = Network(self.schedule, self.plan, random.Random(f"{seed}/network"), self.settings.network)
+        self.network = Network(self.schedule, self.plan, seed, self.settings.network)
         self.network.on_fault = self._struck
         self.hosts: dict[str, Host] = {}
         self.nodes: dict[str, str] = {}

@@ -194,12 +194,15 @@ class Registration:
             self.seek(ctx, at_once=True)
 
     def on_link_lost(self, ctx: Context, node: Node) -> None:
-        """The link to the master broke, or its process was restarted: register again."""
+        """The link to the master broke, or its process was restarted: register again. One that is being asked will not
+        answer: the next one is, when its time is over."""
         if self.connected and node == node_of(self.master):
             ctx.warn("master_lost", master=self.master)
             self._search.lost()
             self._search.advance()
             self.seek(ctx, at_once=False)
+        elif self._asked and node == node_of(self._search.current):
+            self._search.lost()
 
     def leave(self, ctx: Context) -> None:
         """Take part no longer, and obey nobody."""

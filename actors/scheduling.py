@@ -180,6 +180,8 @@ class FrameworkActor(FrameworkDoubts):
         if self.leader and node == node_of(self.leader):
             self.search.lost()
             self._disconnect(ctx)
+        elif not self.leader and node == node_of(self.search.current):
+            self.search.lost()
 
     def _disconnect(self, ctx: Context, at_once: bool = False) -> None:
         """The leader is gone: everything that hung on it is void. Looking for it begins, by default after a short

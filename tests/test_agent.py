@@ -25,6 +25,7 @@ from mesos_actor.actors.ids import (
     TaskId,
     Term,
     UpdateId,
+    node_of,
 )
 from mesos_actor.actors.messages.agents import (
     AcknowledgeUpdate,
@@ -246,6 +247,18 @@ def test_a_master_that_does_not_lead_is_followed_to_the_one_that_does() -> None:
     bench.tell(M1, Refused("not-leading", "", leader=M2))
 
     assert [to for to, _ in bench.ctx.sent()] == [M2]
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_a_named_leader_that_dies_while_it_is_asked_is_not_waited_for(dies: bool) -> None:
+    bench = Bench()
+    bench.tell(M1, Refused("not-leading", "", leader=M2))
+    if dies:
+        bench.lose(node_of(M2))
+
+    bench.fire("register")
+
+    assert [to for to, _ in bench.ctx.sent()] == [M1 if dies else M2]
 
 
 def test_two_masters_that_name_each_other_make_no_storm() -> None:

@@ -27,6 +27,7 @@ from mesos_actor.actors.ids import (
     TaskId,
     Term,
     UpdateId,
+    node_of,
 )
 from mesos_actor.actors.messages.base import Message, Record
 from mesos_actor.actors.messages.containers import FileData, ReadFile
@@ -258,6 +259,19 @@ def test_masters_are_asked_in_turn_and_a_hint_is_followed_at_once() -> None:
     assert [e.to for e in effects if isinstance(e, Send)] == [M2]
     effects = bench.get(Refused("not-leading", "no", leader=M1), sender=M2)
     assert [e.to for e in effects if isinstance(e, Send)] == [M1]
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_a_named_leader_that_dies_while_it_is_asked_is_not_waited_for(dies: bool) -> None:
+    bench = Bench(masters=(M1, M2))
+    bench.start()
+    bench.get(Refused("not-leading", "no", leader=M2))
+    if dies:
+        bench.lose(node_of(M2))
+
+    effects = bench.timer("subscribe")
+
+    assert [e.to for e in effects if isinstance(e, Send)] == [M1 if dies else M2]
 
 
 def test_masters_that_point_at_each_other_make_no_storm() -> None:

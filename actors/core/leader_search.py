@@ -22,7 +22,8 @@ FIRST_RETRY_US, MAX_RETRY_US = 200_000, 2_000_000
 
 PATIENCE = 3
 """Silences of a master that others say leads before the next one is asked: it is busy, for had it died the link would
-have said so."""
+have said so. One whose link broke gets none: until the others find out they name it, and to find out that nobody is
+there takes a connection longer than all of them together."""
 
 MAX_HINTS = 4
 """Hints followed at once in a row: two masters that point at each other must not make a storm."""
@@ -40,12 +41,13 @@ class LeaderSearch:
         self._attempts = 0
         self._hints = 0
         self._leaderless = 0
-        self._lost = Address("")
+        #: whose link broke, and whether it is passed over: for one round, for it may be back and lead again
+        self._lost, self._passed_over = Address(""), False
         self._patience = 0
 
     def lost(self) -> None:
-        """The link with `current`, which led, broke: others who still name it are not believed for one round."""
-        self._lost = self.current
+        """The link with `current` broke: others who still name it are not believed for one round."""
+        self._lost, self._passed_over = self.current, True
         self._patience = 0
 
     def retry_us(self, rng: random.Random) -> int:
@@ -68,23 +70,24 @@ class LeaderSearch:
             self._patience -= 1
             return
         self._index = (self._index + 1) % len(self.masters)
-        if self.masters[self._index] == self._lost:
-            self._lost = Address("")  # it may lead again by the next time
+        if self._passed_over and self.masters[self._index] == self._lost:
+            self._passed_over = False
             self._index = (self._index + 1) % len(self.masters)
         self.current = self.masters[self._index]
 
     def follow(self, leader: Address) -> bool:
         """A master named `leader`. True: ask it at once; False: wait for the pause to end, then go on."""
-        if leader in ("", self._lost) or self._hints >= MAX_HINTS:
+        lost = leader == self._lost
+        if not leader or (lost and self._passed_over) or self._hints >= MAX_HINTS:
             return False
         self._hints += 1
-        self._patience = PATIENCE
+        self._patience = 0 if lost else PATIENCE
         self.current = leader
         return True
 
     def found(self) -> None:
         """`current` answered as the leader: the next search starts from the shortest pause, with this master."""
         self._attempts = self._hints = self._leaderless = self._patience = 0
-        self._lost = Address("")
+        self._lost, self._passed_over = Address(""), False
         if self.current in self.masters:
             self._index = self.masters.index(self.current)

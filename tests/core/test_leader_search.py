@@ -69,6 +69,20 @@ def test_a_leader_whose_link_breaks_gets_no_more_time() -> None:
     assert search.current == B
 
 
+def test_a_leader_that_was_lost_and_is_still_named_is_asked_once_a_round() -> None:
+    search = LeaderSearch([A, B, C])
+    search.lost()
+    search.advance()
+    search.advance()
+    search.advance()  # the round in which it is passed over is over
+    assert search.current == B
+
+    assert search.follow(A)
+    search.advance()
+
+    assert search.current == C
+
+
 def test_a_leader_that_was_found_again_may_be_named_again() -> None:
     search = LeaderSearch([A, B])
     search.lost()

@@ -23,16 +23,17 @@ from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 
+import msgspec
 from msgspec.structs import replace
 
 from mesos_actor.actors.errors import InvalidInput
 from mesos_actor.actors.ids import ContainerId
 from mesos_actor.actors.messages.containers import LaunchContainer, Usage
 from mesos_actor.actors.ports import TimerHandle
+from mesos_actor.isolation.container_records import ContainerRecords
 from mesos_actor.isolation.disk_limit import disk_limitation
 from mesos_actor.isolation.disk_projects import DiskProjects
 from mesos_actor.isolation.disk_quota import ProjectQuotas
-from mesos_actor.isolation.disk_records import DiskRecord, DiskRecords
 from mesos_actor.isolation.disk_usage import DiskUsage
 from mesos_actor.isolation.disk_watch import Look, LoopSchedule, Round, Schedule, Target
 from mesos_actor.isolation.isolator import BaseIsolator, Contribution, Ending, IsolatorError, Limitation, Watch
@@ -42,6 +43,22 @@ INTERVAL_S = 15.0
 """(Mesos: --container_disk_watch_interval, 15 s.)"""
 WALK_EVERY = 8
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class DiskRecord(msgspec.Struct, frozen=True):
+    """What must be known of a container after a restart of the agent."""
+
+    container_id: ContainerId
+    sandbox: bytes
+    """Its path."""
+    limit_bytes: int | None
+    """What it must not go past now; None: it has no limit."""
+    wanted_bytes: int | None
+    """What was asked for last: lower than the limit while more than that is in use."""
+    project: int = 0
+    """Its project id; 0: it is looked at."""
+    limitation: str = ""
+    """Why it was ended; empty: it was not."""
 
 
 class _Kept:
@@ -74,7 +91,7 @@ class DiskIsolator(BaseIsolator):
         self._interval_s = interval_s
         self._new_schedule = schedule
         self._open_quotas = open_quotas
-        self._records = DiskRecords(self._work_dir)
+        self._records = ContainerRecords(self._work_dir / "disk", DiskRecord)
         self._projects: DiskProjects | None = None
         self._lock = threading.Lock()
         #: At most as many as the containerizer holds. Under the lock, as its entries.
@@ -126,7 +143,7 @@ class DiskIsolator(BaseIsolator):
         if self._projects is not None:
             project = self._projects.give(sandbox, wanted)
             kept.record = replace(kept.record, project=project)
-        self._records.write(kept.record)
+        self._records.write(kept.record.container_id, kept.record)
 
     def started(self, container_id: ContainerId, pid: int) -> None:
         kept = self._kept.get(container_id)
@@ -170,7 +187,7 @@ class DiskIsolator(BaseIsolator):
         after = replace(before, wanted_bytes=wanted, limit_bytes=limit)
         if self._projects is not None and before.project and limit != before.limit_bytes:
             self._projects.limit(before.project, limit)
-        self._records.write(after)
+        self._records.write(after.container_id, after)
         kept.record = after
 
     # -- looking ----------------------------------------------------------------------------------------------------
@@ -242,7 +259,7 @@ class DiskIsolator(BaseIsolator):
         """For a later life of the agent, which may be the one that hears of the end."""
         kept.record = replace(kept.record, limitation=limitation.text)
         try:
-            self._records.write(kept.record)
+            self._records.write(kept.record.container_id, kept.record)
         except OSError as error:
             self._watch.log("disk_limitation_not_kept", "warning", container=kept.record.container_id, error=str(error))
 

@@ -34,14 +34,16 @@ from mesos_actor.actors.core.container_spec import DOCKER
 from mesos_actor.actors.errors import InvalidInput
 from mesos_actor.actors.ids import ContainerId
 from mesos_actor.actors.messages.containers import LaunchContainer
+from mesos_actor.isolation.container_records import ContainerRecords
 from mesos_actor.isolation.isolator import BaseIsolator, Contribution, IsolatorError, Watch
 from mesos_actor.isolation.network_host import NetworkError, NetworkHost
 from mesos_actor.isolation.network_plan import FIRST, Endpoint, Plan, described, free_number, resolver
-from mesos_actor.isolation.network_records import NetworkRecords
 
 RESOLVER = "/etc/resolv.conf"
 UPSTREAM = "/run/systemd/resolve/resolv.conf"
 """What systemd-resolved asks itself (systemd-resolved.service(8))."""
+RESOLVER_ENDING = ".resolv"
+"""Of the file beside a container's record that is its /etc/resolv.conf."""
 MAX_NOTES = 100
 """Log lines that wait for the loop; older ones go first."""
 
@@ -67,14 +69,13 @@ class NetworkIsolator(BaseIsolator):
             raise InvalidInput(f"container_subnet: {subnet!r} {problem}") from None
         self._host = NetworkHost() if host is None else host
         self._plan = Plan(key, written, self._host.has_ipv6())
-        self._records = NetworkRecords(work_dir)
+        self._records = ContainerRecords(work_dir / "networks", Endpoint, (RESOLVER_ENDING,))
         #: One change at a time: all share the bridge and the table.
         self._lock = threading.Lock()
         #: Who has an address, or had one that is not taken back yet.
         self._endpoints: dict[ContainerId, Endpoint] = {}
         self._resolvers: dict[ContainerId, str] = {}
         self._last = FIRST - 1
-        self._recovered = False
         #: The kernel may have our table.
         self._has_rules = False
         self._watch: Watch | None = None
@@ -84,6 +85,9 @@ class NetworkIsolator(BaseIsolator):
         """Raises OSError when the records cannot be kept."""
         self._watch = watch
         self._records.start()
+        self._endpoints = {one.container_id: one for one in self._records.read()}
+        self._has_rules = bool(self._endpoints)
+        self._last = max((one.number for one in self._endpoints.values()), default=FIRST - 1)
         if missing := self._host.missing():
             watch.log("no_bridge_network", text=described(missing))
 
@@ -140,7 +144,7 @@ class NetworkIsolator(BaseIsolator):
             ports=spec.ports,
             made_ns=time.time_ns(),
         )
-        self._records.write(endpoint)
+        self._records.write(endpoint.container_id, endpoint)
         self._endpoints[launch.container_id] = endpoint
         return endpoint
 
@@ -162,7 +166,8 @@ class NetworkIsolator(BaseIsolator):
         self._has_rules = True
         text = resolver(self._host.text(RESOLVER), self._host.text(UPSTREAM))
         if text:
-            self._resolvers[endpoint.container_id] = self._records.write_resolver(endpoint.container_id, text)
+            path = self._records.write_beside(endpoint.container_id, RESOLVER_ENDING, text)
+            self._resolvers[endpoint.container_id] = path
         else:
             self._note("no_nameserver", container=endpoint.container_id, text=f"{RESOLVER} names none that it reaches")
 
@@ -207,11 +212,6 @@ class NetworkIsolator(BaseIsolator):
     def recover(self, kept: Collection[ContainerId]) -> Collection[ContainerId]:
         """Everybody has the address and the ports that it had; what is left of others goes by `cleanup`."""
         wanted = set(kept)
-        if not self._recovered:  # later, all that there is of ours has been made by this life of the agent, or is known
-            self._recovered = True
-            self._endpoints = {one.container_id: one for one in self._records.read()}
-            self._has_rules = bool(self._endpoints)
-            self._last = max((one.number for one in self._endpoints.values()), default=FIRST - 1)
         return [name for name in tuple(self._endpoints) if name not in wanted]
 
     def _plan_of(self, endpoint: Endpoint) -> Plan:

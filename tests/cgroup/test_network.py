@@ -27,9 +27,9 @@ from mesos_actor.actors.messages.containers import (
 from mesos_actor.actors.messages.values import Command, ContainerSpec, PortMapping
 from mesos_actor.actors.resources import Resources
 from mesos_actor.isolation import linux_calls
+from mesos_actor.isolation.container_records import ContainerRecords
 from mesos_actor.isolation.linux import LinuxContainerizer, tree_name
 from mesos_actor.isolation.network_plan import Endpoint
-from mesos_actor.isolation.network_records import NetworkRecords
 from tests.isolation.benches import RealBench
 
 pytestmark = pytest.mark.cgroup
@@ -191,8 +191,8 @@ def test_network_survives_its_agent_and_leftovers_go(bench: NetworkBench) -> Non
     living = bench.links()
     orphan = bench.serving("orphan", PortMapping(31_001, 8080))
     # What a dead agent had only prepared.
-    NetworkRecords(bench.work_dir).write(
-        Endpoint(container_id=ContainerId("left"), number=0x77, subnet=SUBNET, made_ns=1)
+    ContainerRecords(bench.work_dir / "networks", Endpoint).write(
+        ContainerId("left"), Endpoint(container_id=ContainerId("left"), number=0x77, subnet=SUBNET, made_ns=1)
     )
     do(f"ip netns add {bench.prefix}77")
     bench.restart_agent()

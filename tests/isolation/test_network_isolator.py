@@ -12,11 +12,11 @@ from mesos_actor.actors.ids import ContainerId, FrameworkId
 from mesos_actor.actors.messages.containers import LaunchContainer
 from mesos_actor.actors.messages.values import Command, ContainerSpec, PortMapping
 from mesos_actor.actors.resources import Resources
+from mesos_actor.isolation.container_records import ContainerRecords
 from mesos_actor.isolation.isolator import BaseIsolator, Isolation, IsolatorError, Limitation
 from mesos_actor.isolation.network_host import NetworkError, NetworkHost, Ran, run_program
 from mesos_actor.isolation.network_isolator import NetworkIsolator
 from mesos_actor.isolation.network_plan import Endpoint, Plan
-from mesos_actor.isolation.network_records import NetworkRecords
 from mesos_actor.isolation.root_isolator import RootIsolator
 from tests.isolation.pretended_network import PretendedNetwork
 
@@ -147,7 +147,7 @@ def test_next_life_of_the_agent_knows_who_is_there(host: PretendedNetwork) -> No
 
 def test_what_no_record_tells_of_goes_before_the_first_container(host: PretendedNetwork) -> None:
     agent(host).prepare(launch(A), "/sandbox")
-    NetworkRecords(host.root.parent / "work").remove(A)
+    ContainerRecords(host.root.parent / "work" / "networks", Endpoint).remove(A)
     (host.spaces / "somebody-else").touch()
 
     isolator = agent(host)
@@ -157,9 +157,9 @@ def test_what_no_record_tells_of_goes_before_the_first_container(host: Pretended
 
 
 def test_after_a_crash_of_the_host_nothing_is_there_to_take_back(host: PretendedNetwork) -> None:
-    records = NetworkRecords(host.root.parent / "work")
+    records = ContainerRecords(host.root.parent / "work" / "networks", Endpoint)
     records.start()
-    records.write(Endpoint(container_id=A, number=9, subnet="172.30.0.0/16", made_ns=1))
+    records.write(A, Endpoint(container_id=A, number=9, subnet="172.30.0.0/16", made_ns=1))
     isolator = NetworkIsolator(host.root.parent / "work", KEY, host=host)
     isolator.start(Log())
     assert isolator.recover(()) == [A]

@@ -15,6 +15,7 @@ from mesos_actor.actors.messages.clients import Instruct
 from mesos_actor.actors.messages.scheduler import OperationResult
 from mesos_actor.actors.task import TaskState
 from mesos_actor.testing import SimCluster, cluster
+from mesos_actor.transport.sim.workload import Submit, Transfer
 
 BATCH = {
     "name": "counting",
@@ -142,3 +143,18 @@ def test_a_service_obeys_its_operator_and_ends_when_removed() -> None:
     sim.until(lambda: mine.ended, 60)
     assert {status.state for status in mine.statuses} <= {TaskState.RUNNING, TaskState.KILLING, TaskState.KILLED}
     sim.settle()
+
+
+@pytest.mark.parametrize("first", range(3))
+def test_a_batch_outlives_two_transfers_of_the_lead(first: int) -> None:
+    sim = cluster(agents=3, masters=3, seed=first)
+    sim.play([Submit(0, 24, 1_000), Transfer(3_000_000), Transfer(7_000_000)])
+    sim.run(12)
+    leader = sim.leading_host()
+    assert leader is not None
+    terms = {master.replica.engine.term for master in sim.masters}
+
+    sim.until(lambda: sim.frameworks[0].ended, 120)
+
+    assert min(terms) >= 3
+    sim.check()

@@ -78,6 +78,11 @@ class History:
         return ""
 
 
+def registry_of(master: Address) -> Address:
+    """The replica of the registry beside a master."""
+    return Address(master.removesuffix("/master") + "/registry")
+
+
 class RegistryUser(Actor):
     """One call after the other: a weight of its own or a read, at whom it takes for the leader."""
 
@@ -112,8 +117,7 @@ class RegistryUser(Actor):
             ctx.send(self._target, SetRoleWeight(asked.operation_id, role, asked.value))
         else:
             asked = self._asked = self._history.begin(ctx.node, None, ctx.now_us)
-            registry = Address(self._target.removesuffix("/master") + "/registry")
-            ctx.send(registry, ReadRegistry(asked.operation_id))
+            ctx.send(registry_of(self._target), ReadRegistry(asked.operation_id))
         ctx.set_timer(f"patience {self._serial}", self._patience_us)
 
     def on_message(self, ctx: Context, sender: Address, message: Message) -> None:

@@ -39,7 +39,7 @@ from mesos_actor.transport.sim.faults import (
 from mesos_actor.transport.sim.frameworks import SimFramework
 from mesos_actor.transport.sim.plan import Plan
 from mesos_actor.transport.sim.trial import CALM_BOUND_S
-from mesos_actor.transport.sim.workload import AddAgent, AnyStep, DoChores, KillTask, Serve, Submit, Weigh
+from mesos_actor.transport.sim.workload import AddAgent, AnyStep, DoChores, KillTask, Serve, Submit, Transfer, Weigh
 
 MS = 1_000
 SECOND_US = 1_000_000
@@ -142,6 +142,7 @@ def workloads(draw: st.DrawFn, *, max_steps: int = 5, within_s: float = 20.0) ->
         st.builds(DoChores, at),
         st.builds(Serve, at, st.integers(1, 3)),
         st.builds(Weigh, at, st.sampled_from([500, 2_000])),
+        st.builds(Transfer, at),
     )
     steps = [draw(batch), *draw(st.lists(other, max_size=max_steps - 1))]
     found = tuple(sorted(steps, key=lambda step: step.at_us))

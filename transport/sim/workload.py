@@ -20,10 +20,11 @@ from mesos_actor.actors.frameworks.specs import BatchSpec, ServiceSpec, TaskSpec
 from mesos_actor.actors.ids import Address, OperationId, Role
 from mesos_actor.actors.messages.base import Message
 from mesos_actor.actors.messages.clients import Instruct, KillByOperator, MarkAgentGone, SetRoleWeight
+from mesos_actor.actors.messages.raft import TransferLeadership
 from mesos_actor.actors.messages.scheduler import OperationResult, Refused
 from mesos_actor.transport.sim.chores import Chores, Worker
 from mesos_actor.transport.sim.frameworks import SimFramework
-from mesos_actor.transport.sim.registers import PACE_US, PATIENCE_US, RegistryUser
+from mesos_actor.transport.sim.registers import PACE_US, PATIENCE_US, RegistryUser, registry_of
 from mesos_actor.transport.sim.schedule import START_US
 
 if TYPE_CHECKING:
@@ -92,6 +93,10 @@ class Weigh(Step, frozen=True):
     weight_milli: int
 
 
+class Transfer(Step, frozen=True):
+    """An operator has another master lead. The one before lives on, and its last orders may still be on their way."""
+
+
 class UseRegistry(Step, frozen=True):
     """So many users write role weights and read them, one call after the other, until all is calm."""
 
@@ -100,7 +105,7 @@ class UseRegistry(Step, frozen=True):
     patience_us: int = 500_000
 
 
-AnyStep = Submit | Serve | DoChores | AddAgent | KillTask | MarkGone | Weigh | UseRegistry
+AnyStep = Submit | Serve | DoChores | AddAgent | KillTask | MarkGone | Weigh | Transfer | UseRegistry
 
 
 class Operator(Actor):
@@ -117,11 +122,14 @@ class Operator(Actor):
 
     def on_timer(self, ctx: Context, name: str) -> None:
         self._at = (self._at + 1) % len(self._masters)
-        for operation_id, question in self.open.items():
-            message = question(operation_id)
-            if message is not None:
-                ctx.send(self._masters[self._at], message)
+        for operation_id in self.open:
+            self._ask(ctx, operation_id)
         ctx.set_timer("ask", ASK_AGAIN_US)
+
+    def _ask(self, ctx: Context, operation_id: OperationId) -> None:
+        message, master = self.open[operation_id](operation_id), self._masters[self._at]
+        if message is not None:
+            ctx.send(registry_of(master) if isinstance(message, TransferLeadership) else master, message)
 
     @handles(OperationResult)
     def on_result(self, ctx: Context, sender: Address, message: OperationResult) -> None:
@@ -130,7 +138,12 @@ class Operator(Actor):
 
     @handles(Refused)
     def on_refused(self, ctx: Context, sender: Address, message: Refused) -> None:
-        """Another master may know better."""
+        """Another master may know better; the leader that is named does."""
+        if message.leader in self._masters and message.operation_id in self.open:
+            named = self._masters.index(message.leader)
+            if named != self._at:
+                self._at = named
+                self._ask(ctx, message.operation_id)
 
 
 class Play:
@@ -188,6 +201,8 @@ class Play:
                 self._write_off(step.agent)
             case Weigh():
                 self._ask(lambda operation_id: SetRoleWeight(operation_id, Role("*"), step.weight_milli))
+            case Transfer():
+                self._ask(TransferLeadership)
             case UseRegistry():
                 self._use_registry(step)
 
@@ -260,6 +275,8 @@ def draw(rng: random.Random, agents: int) -> tuple[AnyStep, ...]:
         steps.append(MarkGone(rng.randrange(25 * SECOND_US), rng.randrange(agents)))
     if rng.random() < 0.2:
         steps.append(Weigh(rng.randrange(20 * SECOND_US), rng.choice((500, 2_000))))
+    for _ in range(rng.choice((0, 0, 1, 2))):
+        steps.append(Transfer(rng.randrange(10 * SECOND_US)))
     if rng.random() < 0.25:
         pace_us, patience_us = rng.choice(PACE_US), rng.choice(PATIENCE_US)
         steps.append(UseRegistry(rng.randrange(2 * SECOND_US), rng.randrange(1, 4), pace_us, patience_us))

@@ -29,7 +29,7 @@ from mesos_actor.actors.ids import ContainerId
 from mesos_actor.actors.master import Master
 from mesos_actor.actors.messages.containers import ContainersRecovered, LaunchContainer
 from mesos_actor.actors.messages.raft import ReadRegistry
-from mesos_actor.actors.messages.scheduler import Kill, Update
+from mesos_actor.actors.messages.scheduler import Kill
 from mesos_actor.actors.task import Reason, TaskState
 from mesos_actor.raft.desk import Desk
 from mesos_actor.raft.engine import Engine
@@ -231,23 +231,6 @@ def a_batch_does_not_count_what_came_back(patch: pytest.MonkeyPatch) -> None:
         self.groups[instance[0]].ready.append(instance[1])
 
     patch.setattr(BatchState, "_again", again)
-
-
-def an_update_that_overtook_is_passed_on(patch: pytest.MonkeyPatch) -> None:
-    """(As it was until the simulation found it.) The master passes on news that came before the news before it, and a
-    later answer of its own goes back behind that."""
-    update = Master.handlers[Update]
-
-    def on_update(self: Master, ctx: Context, sender: Any, message: Update) -> None:
-        framework = self.roster.frameworks.get(message.framework_id)
-        task = framework.tasks.get(message.status.task_id) if framework is not None else None
-        sent = len(ctx.sent())
-        update(self, ctx, sender, message)
-        if framework is None or task is None or not framework.connected or len(ctx.sent()) > sent:
-            return
-        ctx.send(framework.address, Update(message.framework_id, message.status))
-
-    patch.setitem(cast(Any, Master.handlers), Update, on_update)
 
 
 def a_returning_framework_gets_no_time(patch: pytest.MonkeyPatch) -> None:

@@ -263,7 +263,8 @@ class Agent(Actor):
 
     @handles(AcknowledgeUpdate)
     def on_acknowledge(self, ctx: Context, sender: Address, message: AcknowledgeUpdate) -> None:
-        if self.registration.obeys(ctx, sender):
+        """While we register, what runs here stays as we have told it; the update comes again, and so does this."""
+        if self.registration.obeys(ctx, sender) and self.registration.connected:
             self.reports.acknowledge(ctx, message)
 
     # -- clients ----------------------------------------------------------------------------------------------------

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
+
 from mesos_actor.actors.actor import Context
 from mesos_actor.actors.core.leader_search import LeaderSearch
 from mesos_actor.actors.core.settings import AgentSettings
@@ -48,6 +50,8 @@ class Registration:
         self._describe = describe
         self._search = LeaderSearch(settings.masters)
         self._asked = False
+        #: Of the newest RegisterAgent. Until that is answered nothing that it said of us may change: see on_registered.
+        self._attempt = 0
         self._backoff_us = settings.registration_backoff_ms * 1_000
         self._ping_timeout_us = 0
 
@@ -102,7 +106,9 @@ class Registration:
 
     def _ask(self, ctx: Context) -> None:
         self._asked = True
-        ctx.send(self._search.current, self._describe(ctx, self))
+        self._attempt = ctx.rng.getrandbits(53)
+        described = self._describe(ctx, self)
+        ctx.send(self._search.current, msgspec.structs.replace(described, attempt=self._attempt))
         ctx.set_timer(REGISTER_TIMER, ctx.rng.randrange(self._backoff_us // 2, self._backoff_us + 1))
         self._backoff_us = min(self._backoff_us * 2, self._settings.registration_backoff_max_ms * 1_000)
 
@@ -115,8 +121,15 @@ class Registration:
         self._ask(ctx)
 
     def on_registered(self, ctx: Context, sender: Address, message: Registered) -> bool:
-        """Take part under the id given, which is kept before anything depends on it. False: not a valid answer."""
+        """Take part under the id given, which is kept before anything depends on it. False: not a valid answer.
+
+        Nor is one to an earlier attempt than the last: the later one is still on its way, and by it the master will
+        believe of us what was true when it was sent. A task whose end is acknowledged in between, and which we forget,
+        would be going on for the master for ever."""
         if not self.answers(ctx, sender):
+            return False
+        if message.attempt != self._attempt:
+            ctx.log("registered_late", sender=sender, term=message.term)
             return False
         known = self.identity
         if known.agent_id and (known.agent_id, known.cluster_id) != (message.agent_id, message.cluster_id):

@@ -206,7 +206,10 @@ class MasterAgents(MasterLeading):
         self.liveness.watch(entry.agent_id)
         ping_timeout_ms = self.settings.ping_interval_ms * self.settings.max_missed_pings
         missing = tuple(joined.missing)
-        ctx.send(sender, Registered(entry.agent_id, self.cluster_id, self.term, ping_timeout_ms, missing))
+        ctx.send(
+            sender,
+            Registered(entry.agent_id, self.cluster_id, self.term, ping_timeout_ms, missing, message.attempt),
+        )
         for framework_id in joined.orphans:
             ctx.send(sender, ShutdownFramework(self.term, framework_id))
         for framework_id, task_id in joined.doubles:

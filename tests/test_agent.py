@@ -96,6 +96,8 @@ class Bench:
         self.now_us = 1_000_000
         self.rng = random.Random(7)
         self.timers: dict[str, int] = {}
+        self.attempt = 0
+        """Of the newest RegisterAgent, which `tell(..., registered())` answers."""
         self.agent = Agent(settings)
         self.ctx = self.context("local")
         self.agent.on_start(self.ctx)
@@ -116,10 +118,14 @@ class Bench:
                 self.timers[effect.name] = self.now_us + effect.delay_us
             elif isinstance(effect, CancelTimer):
                 self.timers.pop(effect.name, None)
+            elif isinstance(effect, Send) and isinstance(effect.message, RegisterAgent):
+                self.attempt = effect.message.attempt
         return [message for _, message in self.ctx.sent()]
 
     def tell(self, sender: Address, message: Message, principal: str = "cluster") -> list[Message]:
         self.ctx = self.context("local" if sender == PORT else principal)
+        if isinstance(message, Registered) and not message.attempt:
+            message = msgspec.structs.replace(message, attempt=self.attempt)
         self.agent.on_message(self.ctx, sender, message)
         return self.carry_out()
 
@@ -149,8 +155,8 @@ class Bench:
         return [e.reason for e in self.ctx.effects if isinstance(e, Stop)]
 
 
-def registered(**missing: tuple[tuple[FrameworkId, TaskId], ...]) -> Registered:
-    return Registered(AgentId("c-S1"), ClusterId("c"), Term(3), 25_000, **missing)
+def registered(missing_tasks: tuple[tuple[FrameworkId, TaskId], ...] = ()) -> Registered:
+    return Registered(AgentId("c-S1"), ClusterId("c"), Term(3), 25_000, missing_tasks)
 
 
 @pytest.fixture
@@ -346,6 +352,24 @@ def test_what_runs_here_is_what_a_new_master_was_told(bench: Bench) -> None:
     assert updates(messages) == [("t", "DROPPED", "AGENT_DISCONNECTED")]
     assert bench.logged() == ["not_connected"]
     assert [r.task_id for r in only(RegisterAgent, bench.fire("register")).tasks] == ["known"]
+
+
+def test_only_the_answer_to_the_newest_registration_counts(bench: Bench) -> None:
+    """The master handles a first registration, then the framework's acknowledgement, then a second registration that
+    was sent before that and still names the task."""
+    container = launch(bench, command("t"))
+    news = bench.port(ContainerStarted(container, 7))
+    bench.port(ContainerExited(container, 0))
+    bench.lose("tcp://10.0.0.1:5050")
+    (first,) = [m for m in bench.fire("register") if isinstance(m, RegisterAgent)]
+    (second,) = [m for m in bench.fire("register") if isinstance(m, RegisterAgent)]
+    told = [updates(bench.tell(M1, msgspec.structs.replace(registered(), attempt=first.attempt)))]
+    acknowledge_all(bench, news)
+
+    assert bench.agent.registration.connected is False
+    assert first.attempt != second.attempt
+    told.append(updates(bench.tell(M1, registered())))
+    assert told == [[], [("t", "RUNNING", ""), ("t", "FINISHED", "")]]
 
 
 def test_a_lost_master_pauses_updates_and_coming_back_sends_them_again(bench: Bench) -> None:

@@ -244,7 +244,9 @@ class Cluster(RuleBasedStateMachine):
             held = {report.task_id for report in message.tasks}
             missing = tuple((F, t) for t in self.launched if t not in held and t not in self.ends)
             self.registered = True
-            self.to_agent.append((MASTER, Registered(AgentId("S1"), ClusterId("c"), Term(1), 60_000, missing)))
+            self.to_agent.append(
+                (MASTER, Registered(AgentId("S1"), ClusterId("c"), Term(1), 60_000, missing, message.attempt))
+            )
         elif isinstance(message, Update):
             self.framework_sees(message.status, lose_answer)
 

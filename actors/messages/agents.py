@@ -21,6 +21,8 @@ class RegisterAgent(Message, frozen=True):
     tasks: tuple[TaskReport, ...] = ()
     executors: tuple[ExecutorReport, ...] = ()
     frameworks: tuple[tuple[FrameworkId, FrameworkInfo], ...] = ()
+    attempt: int = 0
+    """A random number, another one each time. The answer repeats it."""
 
 
 class Pong(Message, frozen=True):
@@ -49,6 +51,8 @@ class Registered(Message, frozen=True):
     ping_timeout_ms: int
     missing_tasks: tuple[tuple[FrameworkId, TaskId], ...] = ()
     """Tasks the master thinks you have but you did not name: if you lack them, say so with a reliable DROPPED."""
+    attempt: int = 0
+    """That of the RegisterAgent which this answers: what it said of you is what the master believes."""
 
 
 class Ping(Message, frozen=True):

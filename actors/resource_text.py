@@ -28,7 +28,7 @@ MAX_TEXT_CHARS = 1_000_000
 _SHOWN_CHARS = 80
 
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)")
-_SIZED = re.compile(r"(.*?)\s*([KMGTP])i?B", re.IGNORECASE | re.DOTALL)
+_SIZED = re.compile(r"(.*?)\s*([KMGTP])i?B", re.IGNORECASE | re.DOTALL | re.ASCII)
 _UNIT_SHIFT = {"K": -10, "M": 0, "G": 10, "T": 20, "P": 30}
 _RANGE = re.compile(r"\s*([0-9]{1,20})\s*(?:-\s*([0-9]{1,20})\s*)?")
 _MAX_NUMBER_CHARS = 40

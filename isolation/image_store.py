@@ -225,6 +225,8 @@ class ImageStore:
 
     def _commit(self, staging: Path, new: dict[str, Unpacked], image: StoredImage, reference: str) -> None:
         """Give everything its own name, in the order in which one needs the other."""
+        if not self._name_path(reference).exists() and sum(1 for _ in (self._root / "names").iterdir()) >= MAX_NAMES:
+            raise ImageError(f"image store {self._root}: {MAX_NAMES} names, its bound; collect what is not used")
         number = 0
         for link in (self._root / "s").iterdir():
             number = max(number, int(link.name))
@@ -247,8 +249,6 @@ class ImageStore:
         _sync_directory(self._root / "layers")
         _sync_directory(self._root / "s")
         self._write(self._image_path(image.image_id), image, staging)
-        if sum(1 for _ in (self._root / "names").iterdir()) >= MAX_NAMES:
-            raise ImageError(f"image store {self._root}: {MAX_NAMES} names, its bound; collect what is not used")
         self._write(self._name_path(reference), _Name(reference, image.image_id), staging)
 
     def _write(self, path: Path, record: msgspec.Struct, staging: Path) -> None:
@@ -276,14 +276,16 @@ class ImageStore:
 
     def release(self, container_id: str) -> None:
         """The container is gone, and everything mounted from its image."""
-        (self._root / "holds" / directory_name("container_id", container_id)).unlink(missing_ok=True)
+        with self._locked():
+            (self._root / "holds" / directory_name("container_id", container_id)).unlink(missing_ok=True)
 
     def release_others(self, container_ids: set[str]) -> None:
         """After a restart: these containers exist, and no others."""
         kept = {directory_name("container_id", container_id) for container_id in container_ids}
-        for path in (self._root / "holds").iterdir():
-            if path.name not in kept:
-                path.unlink(missing_ok=True)
+        with self._locked():
+            for path in (self._root / "holds").iterdir():
+                if path.name not in kept:
+                    path.unlink()
 
     def _plan(self, image: StoredImage) -> RootfsPlan:
         layers = []
@@ -303,7 +305,8 @@ class ImageStore:
             with self._unpacking(None), self._staging() as staging, self._locked():
                 return self._collect(max_bytes, staging)
         except Cancelled:
-            return Collected((), 0, self._size_bytes(), busy=True)
+            with self._locked():
+                return Collected((), 0, self._size_bytes(), busy=True)
 
     def _facts(self) -> tuple[list[ImageFacts], list[LayerFacts]]:
         held = {path.read_text() for path in (self._root / "holds").iterdir()}

@@ -210,6 +210,9 @@ class Isolation:
                 reason = error.reason if isinstance(error, IsolatorError) else "spawn"
                 stuck = self._undo(launch.container_id, self._isolators[: number + 1])
                 raise IsolatorError(reason, text + "".join(f"; {line}" for line in stuck)) from None
+            except Exception:
+                self._undo(launch.container_id, self._isolators[: number + 1])
+                raise
         return merged
 
     def _check_limits(self, launch: LaunchContainer) -> None:

@@ -51,7 +51,14 @@ def run_program(argv: Sequence[str], told: str) -> Ran:
     environment = {"PATH": f"{os.environ.get('PATH', os.defpath)}:{SEARCHED_TOO}", "LC_ALL": "C"}
     try:
         done = subprocess.run(
-            argv, input=told, capture_output=True, text=True, check=False, timeout=PATIENCE_S, env=environment
+            argv,
+            input=told,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",  # names of links may hold any bytes
+            check=False,
+            timeout=PATIENCE_S,
+            env=environment,
         )
     except subprocess.TimeoutExpired:
         raise NetworkError(f"`{' '.join(argv)}` did not end within {PATIENCE_S:g} s") from None

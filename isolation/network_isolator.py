@@ -13,6 +13,7 @@ Mesos: isolators network/cni (with CNI's bridge and portmap plugins), network/po
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections import deque
@@ -44,6 +45,7 @@ UPSTREAM = "/run/systemd/resolve/resolv.conf"
 """What systemd-resolved asks itself (systemd-resolved.service(8))."""
 RESOLVER_ENDING = ".resolv"
 """Of the file beside a container's record that is its /etc/resolv.conf."""
+_NUMBER = re.compile(r"[0-9a-f]{1,4}")
 MAX_NOTES = 100
 """Log lines that wait for the loop; older ones go first."""
 
@@ -128,7 +130,13 @@ class NetworkIsolator(BaseIsolator):
         assert spec is not None
         if launch.container_id in self._endpoints:  # of a launch that a dead agent had only prepared
             self._take_back(launch.container_id)
-        # Of another subnet too: their names would be the same.
+        others = [one for one in self._endpoints.values() if one.subnet != self._plan.subnet]
+        if others:
+            raise NetworkError(
+                f"container_subnet: {self._plan.subnet} is new, and {len(others)} containers at this agent's bridge "
+                f"are still in {others[0].subnet}: start the agent with that --container-subnet, or wait for them to "
+                "end"
+            )
         taken = {one.number for one in self._endpoints.values()}
         number = free_number(self._plan.subnet, taken, self._last)
         if number is None:
@@ -142,7 +150,7 @@ class NetworkIsolator(BaseIsolator):
             number=number,
             subnet=self._plan.subnet,
             ports=spec.ports,
-            made_ns=time.time_ns(),
+            made_ns=max(time.time_ns(), 1 + max((one.made_ns for one in self._endpoints.values()), default=0)),
         )
         self._records.write(endpoint.container_id, endpoint)
         self._endpoints[launch.container_id] = endpoint
@@ -150,20 +158,14 @@ class NetworkIsolator(BaseIsolator):
 
     def _make(self, endpoint: Endpoint) -> None:
         plan = self._plan
-        others = [one for one in self._endpoints.values() if one.subnet != plan.subnet]
-        if others:
-            raise NetworkError(
-                f"container_subnet: {plan.subnet} is new, and {len(others)} containers at this agent's bridge are "
-                f"still in {others[0].subnet}: start the agent with that --container-subnet, or wait for them to end"
-            )
         if len(self._endpoints) == 1 or not self._host.has_link(plan.bridge):
             self._sweep(endpoint)
             self._host.remove_link(plan.bridge)
             if self._host.make_bridge(plan):
                 self._note("forwarding_allowed", text="net.ipv4.ip_forward is 1 now, for containers of network bridge")
         self._host.attach(plan, endpoint.number)
+        self._has_rules = True  # even if it fails: a program that hangs may have done it
         self._host.apply(plan.rules(self._endpoints.values()))
-        self._has_rules = True
         text = resolver(self._host.text(RESOLVER), self._host.text(UPSTREAM))
         if text:
             path = self._records.write_beside(endpoint.container_id, RESOLVER_ENDING, text)
@@ -175,8 +177,9 @@ class NetworkIsolator(BaseIsolator):
         """Namespaces of ours that no record tells of: somebody emptied the agent's directory."""
         known = {self._plan.link(one.number) for one in self._endpoints.values() if one is not newest}
         for name in self._host.namespaces(self._plan.prefix):
-            if name not in known:
-                self._host.detach(self._plan, int(name.removeprefix(self._plan.prefix), 16))
+            number = name.removeprefix(self._plan.prefix)
+            if name not in known and _NUMBER.fullmatch(number):  # else somebody else's
+                self._host.detach(self._plan, int(number, 16))
 
     def started(self, container_id: ContainerId, pid: int) -> None:
         self._log_notes()

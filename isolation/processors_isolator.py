@@ -51,6 +51,8 @@ class ProcessorsIsolator(BaseIsolator):
         self._find = find
         self._lock = threading.Lock()
         self._pool = ProcessorPool(())
+        #: How many each that has any was given at its launch; since then it may have lost some. Under the lock.
+        self._given: dict[str, int] = {}
         #: Containers that live or are about to, and have none for themselves. As many as there are. Under the lock.
         self._others: set[ContainerId] = set()
         #: Whether the others may have fewer than are free: of a former life of the agent nobody knows.
@@ -62,6 +64,7 @@ class ProcessorsIsolator(BaseIsolator):
         if "cpuset" in self._tree.controllers:
             self._pool = ProcessorPool(self._find(CgroupNode(self._tree.directory).cpuset.cpus_effective))
         kept = {name: [int(word) for word in words if word.isdecimal()] for name, words in self._records.read().items()}
+        self._given = {name: len(numbers) for name, numbers in kept.items()}
         for name, lost in self._pool.recover(kept).items():
             watch.log("processors_lost", level="warning", container=name, processors=list_of(lost))
 
@@ -93,6 +96,7 @@ class ProcessorsIsolator(BaseIsolator):
             self._others.discard(container_id)
             numbers = self._pool.assign(name, count, keep=1 if self._others else 0)
             self._records.write(name, [str(number) for number in numbers])
+            self._given[name] = count
             self._write(container_id, numbers)
             self._narrow = True
         self._spread()
@@ -138,10 +142,10 @@ class ProcessorsIsolator(BaseIsolator):
 
     def update(self, container_id: ContainerId, launch: LaunchContainer) -> None:
         """Processors stay as they were given at the launch: what runs may have counted them."""
-        held = len(self._pool.held(directory_name("container_id", container_id)))
+        given = self._given.get(directory_name("container_id", container_id), 0)
         wanted = launch.limits.pinned_cpus
-        if wanted != held:
-            text = f"pinned_cpus: a running container keeps its {held}, {wanted} are wanted now: launch another one"
+        if wanted != given:
+            text = f"pinned_cpus: a running container keeps its {given}, {wanted} are wanted now: launch another one"
             raise IsolatorError("spawn", text)
 
     def ended(self, container_id: ContainerId) -> Ending:
@@ -172,6 +176,7 @@ class ProcessorsIsolator(BaseIsolator):
             self._others.discard(container_id)
             if self._pool.release(name):
                 self._narrow = True
+            if self._given.pop(name, 0):
                 self._records.remove(name)
 
     def recover(self, kept: Collection[ContainerId]) -> Collection[ContainerId]:

@@ -182,7 +182,13 @@ class RootIsolator(BaseIsolator):
         return msgspec.structs.replace(plan, root=str(root), overlay=overlay)
 
     def _collect(self) -> None:
-        collected = self._store.collect(self._images_max_bytes)
+        """Make room. What cannot be removed does not keep a container from its image."""
+        try:
+            collected = self._store.collect(self._images_max_bytes)
+        except OSError as error:
+            if self._watch is not None:
+                self._watch.log("images_not_removed", level="warning", text=str(error))
+            return
         if collected.images and self._watch is not None:
             self._watch.log("images_removed", images=", ".join(collected.images), freed_bytes=collected.freed_bytes)
 

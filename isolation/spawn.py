@@ -273,6 +273,16 @@ def _enter_cgroup(path: str) -> None:
         raise SpawnError("spawn", f"cannot enter the cgroup by {path}: {_words(error)}") from None
 
 
+def _limit(program: Program) -> None:
+    """Set the resource limits of this process. Raises SpawnError."""
+    try:
+        for limited, limit in program.limits.items():
+            resource.setrlimit(limited, limit)
+    except (OSError, ValueError) as error:
+        raised = _raised(program) or str(dict(program.limits))
+        raise SpawnError("spawn", f"cannot set the resource limits {raised}: {_words(error)}") from None
+
+
 def _become(program: Program, path: str, identity: tuple[int, int, str] | None, writer: int) -> NoReturn:
     """The forked child: everything up to the exec. Never returns."""
     try:
@@ -283,19 +293,18 @@ def _become(program: Program, path: str, identity: tuple[int, int, str] | None, 
         for number in _RESET:
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        try:
-            for limited, limit in program.limits.items():
-                resource.setrlimit(limited, limit)
-        except (OSError, ValueError) as error:
-            raised = _raised(program) or str(dict(program.limits))
-            raise SpawnError("spawn", f"cannot set the resource limits {raised}: {_words(error)}") from None
+        own = os.geteuid()
         if identity is not None and not program.confine:
             os.initgroups(identity[2], identity[1])
             os.setresgid(identity[1], identity[1], identity[1])
-            os.setresuid(identity[0], identity[0], identity[0])
+            os.seteuid(identity[0])  # the streams are that user's
         os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
         os.dup2(os.open(program.out, _OUTPUT_FLAGS, 0o644), 1)
         os.dup2(os.open(program.err, _OUTPUT_FLAGS, 0o644), 2)
+        os.seteuid(own)
+        _limit(program)  # not before: with few files no stream could be opened; nor later: some only root may raise
+        if identity is not None and not program.confine:
+            os.setresuid(identity[0], identity[0], identity[0])
         if program.confine:
             _confine(program.confine, identity)
         file = resolve(program.argv[0], path)

@@ -18,6 +18,8 @@ MAX_PORTS = 100
 """Of one container; as many ports as a task of the built-in frameworks can take."""
 MAX_PORT = 65_535
 
+_PRIVATE = tuple(map(ipaddress.IPv4Network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")))
+"""(RFC 1918)"""
 DEFAULT_SUBNET = "172.30.0.0/16"
 """Private (RFC 1918), and none of those that Docker Engine takes first (172.17 to 172.20) or homes and clouds like."""
 WIDEST, NARROWEST = 16, 29
@@ -82,6 +84,6 @@ def parse_subnet(text: str) -> ipaddress.IPv4Network:
         raise ValueError(f"is no IPv4 network ({problem}); {fix}") from None
     if not WIDEST <= subnet.prefixlen <= NARROWEST:
         raise ValueError(f"has a prefix of {subnet.prefixlen} bits; {fix}, with {WIDEST} to {NARROWEST} bits")
-    if not subnet.is_private or subnet.is_loopback or subnet.is_link_local or subnet.is_unspecified:
+    if not any(subnet.subnet_of(private) for private in _PRIVATE):
         raise ValueError(f"is not one for private use (RFC 1918); {fix}")
     return subnet

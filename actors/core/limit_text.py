@@ -28,7 +28,7 @@ NONE_WORDS = frozenset({"none", "unlimited", "max", "inf", "infinity"})
 
 Amount = int | float | str
 
-_SIZE = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,9})?)\s*(?:([KMGTP])i?)?(B)?", re.IGNORECASE)
+_SIZE = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,9})?)\s*(?:([KMGTP])i?)?(B)?", re.IGNORECASE | re.ASCII)
 _SHIFTS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40, "P": 50}
 _WHOLE = re.compile(r"[0-9]{1,19}")
 
@@ -93,7 +93,7 @@ def limit_pairs(text: str, field: str) -> dict[str, Amount]:
 
 
 def _rlimit(kind: str, value: Amount, field: str) -> RLimit:
-    soft, colon, hard = str(value).partition(":")
+    soft, colon, hard = _text(value).partition(":")
     ends = [soft.strip(), hard.strip() if colon else soft.strip()]
     numbers: list[int] = []
     for end in ends:
@@ -103,6 +103,11 @@ def _rlimit(kind: str, value: Amount, field: str) -> RLimit:
             )
         numbers.append(UNLIMITED if _is_none(end) else int(end))
     return RLimit(kind, numbers[0], numbers[1])
+
+
+def _text(value: Amount) -> str:
+    """As written; of a number too large for any limit, words that are none."""
+    return shown(value) if isinstance(value, int) and value.bit_length() > 64 else str(value)
 
 
 def _is_none(value: Amount) -> bool:
@@ -153,7 +158,7 @@ def _huge_pages(value: Amount | None, field: str) -> tuple[HugePages, ...]:
     if value is None:
         return ()
     found = []
-    for part in str(value).split(","):
+    for part in _text(value).split(","):
         page, equals, limit = (word.strip() for word in part.partition("="))
         if not equals or not page or not limit:
             raise InvalidInput(

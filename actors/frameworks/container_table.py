@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from mesos_actor.actors.core.container_network import MAX_PORT
+from mesos_actor.actors.core.container_network import MAX_PORT, MAX_PORTS
 from mesos_actor.actors.core.container_spec import container_error
 from mesos_actor.actors.errors import InvalidInput
 from mesos_actor.actors.messages.values import Command, ContainerSpec, PortMapping, Volume
@@ -47,7 +47,7 @@ class ContainerTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             network=self.network,
             pull=self.pull,
             read_only_root=self.read_only_root,
-            ports=tuple(self._mapping(one, f"{where}.publish", ()) for one in self.publish),
+            ports=tuple(self._mapping(one, f"{where}.publish", self._stand_ins(where)) for one in self.publish),
         )
         if problem := container_error(spec):
             raise InvalidInput(f"{where}: {problem}")
@@ -70,12 +70,26 @@ class ContainerTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         ports = tuple(self._mapping(text, "publish", held) for text in self.publish)
         return msgspec.structs.replace(command, container=msgspec.structs.replace(command.container, ports=ports))
 
+    def _stand_ins(self, where: str) -> Sequence[int]:
+        """In place of ports that are not known yet: each another, and none that is named. Raises InvalidInput for one
+        that leads to two places."""
+        seen: set[tuple[bool, int, str]] = set()
+        for text in self.publish:
+            is_fixed, number, _, protocol = _parts(text, f"{where}.publish")
+            if (is_fixed, number, protocol) in seen:
+                port = shown(text.partition(":")[0])
+                raise InvalidInput(f"{where}.publish: {port} is there twice for {protocol}: let each lead to one place")
+            seen.add((is_fixed, number, protocol))
+        named = {number for is_fixed, number, _ in seen if is_fixed}
+        return [port for port in range(MAX_PORT, MAX_PORT - 2 * MAX_PORTS - 1, -1) if port not in named]
+
     @staticmethod
     def _mapping(text: str, where: str, held: Sequence[int]) -> PortMapping:
-        """Of a port that is not known yet, some port stands in the place, each for itself."""
         is_fixed, number, inside, protocol = _parts(text, where)
         if not is_fixed:
-            number = held[number] if number < len(held) else MAX_PORT - number
+            if number >= len(held):
+                raise InvalidInput(f"{where}: {shown(text)} needs {number + 1} ports, and the task has {len(held)}")
+            number = held[number]
         return PortMapping(number, inside, protocol)
 
 
@@ -87,7 +101,12 @@ def _parts(text: str, where: str) -> tuple[bool, int, int, str]:
             f"{where}: {shown(text)} is no published port; write HOST:CONTAINER or HOST:CONTAINER/udp, with numbers, "
             "or PORT0, PORT1, ... for HOST"
         )
-    return match[1] is None, int(match[2]), int(match[3]), match[4] or "tcp"
+    is_fixed, number = match[1] is None, int(match[2])
+    if not is_fixed and number >= MAX_PORTS:
+        raise InvalidInput(
+            f"{where}: {shown(text)}: a task has at most {MAX_PORTS} ports, PORT0 to PORT{MAX_PORTS - 1}"
+        )
+    return is_fixed, number, int(match[3]), match[4] or "tcp"
 
 
 def parse_volume(text: str, where: str) -> Volume:

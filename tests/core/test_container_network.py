@@ -74,6 +74,9 @@ def test_private_subnets_are_taken(text: str) -> None:
         ("10.0.0.0/30", "has a prefix of 30 bits"),
         ("8.8.8.0/24", "is not one for private use"),
         ("127.0.0.0/16", "is not one for private use"),
+        ("0.0.0.0/16", "is not one for private use"),
+        ("198.18.0.0/16", "is not one for private use"),
+        ("240.0.0.0/16", "is not one for private use"),
         ("169.254.0.0/16", "is not one for private use"),
     ],
 )

@@ -104,6 +104,7 @@ def test_no_limit_at_all_can_be_said(word: str) -> None:
         ("io_read:none", "--limit: io_read"),
         ("io_read:0", "'io_read' limit of 0 bytes a second is out of range; give one from 1 to"),
         ("io_write:0.3B", "--limit: io_write: '0.3B' is no whole number of bytes; write one with a unit: 512KiB"),
+        ("io_write:5\u212aiB", "--limit: io_write: '5\u212aiB' is not a number"),
         ("io_write:5K", "--limit: io_write: '5K' is no whole number of bytes"),
         ("io_reads:1MiB", "--limit: io_reads: '1MiB' is not a number"),
         ("hugetlb:2MiB", "--limit: hugetlb: '2MiB' is no limit of huge pages; write PAGE=LIMIT"),
@@ -115,3 +116,11 @@ def test_what_cannot_be_read_is_named(text: str, problem: str) -> None:
     with pytest.raises(InvalidInput, match="--limit") as caught:
         parse_limits(text, "--limit")
     assert problem in str(caught.value)
+
+
+@pytest.mark.parametrize("huge", [1 << 20_000, -(1 << 20_000)], ids=["above", "below"])
+def test_huge_numbers_are_refused_by_their_length(huge: int) -> None:
+    with pytest.raises(InvalidInput, match="a number of 20001 bits"):
+        parse_limits({"hugetlb": huge})
+    with pytest.raises(InvalidInput, match="a number of 20001 bits"):
+        parse_rlimits({"nofile": huge})

@@ -78,6 +78,14 @@ def test_a_whole_batch_is_read() -> None:
             r"container\.publish: PORT1 is published, but `ports` is 1; set it to 2 or more",
         ),
         (_batch(container={"network": "bridge", "publish": ["80"]}), r"container\.publish: '80' is no published port"),
+        (
+            _batch(ports=1, container={"network": "bridge", "publish": ["PORT0:80", "PORT0:81"]}),
+            r"container\.publish: 'PORT0' is there twice for tcp",
+        ),
+        (
+            _batch(ports=1, container={"network": "bridge", "publish": ["PORT99999:80"]}),
+            r"'PORT99999:80': a task has at most 100 ports, PORT0 to PORT99",
+        ),
         (_batch(container={"publish": ["1:80"]}), r"\.container: 'ports' lead into .* set 'network' to 'bridge'"),
         (_batch(container={"network": "bridge", "publish": ["0:1"]}), r"'host_port' must be from 1 to 65535, not 0"),
         (_batch(time_limit="99999999999999999999d"), r"\(t\)\.time_limit: '9{20}d' is longer than 100 years; write a"),

@@ -229,7 +229,16 @@ def test_full_and_changed_subnets_are_said(host: PretendedNetwork) -> None:
     assert "all addresses of 10.1.0.0/29 are taken by 5 containers" in refused(isolator, launch(A))
     changed = agent(host, "10.2.0.0/29")
     changed.cleanup(ContainerId("c4"))
-    assert "10.2.0.0/29 is new, and 4 containers" in refused(changed, launch(A))
+    before = host.table
+    assert "10.2.0.0/29 is new, and 4 containers" in refused(changed, launch(A, PortMapping(31_000, 80)))
+    assert host.table == before
+    assert "10.1.0.0/29" in before
+
+
+def test_namespaces_that_only_look_like_ours_are_left_alone(host: PretendedNetwork) -> None:
+    (host.spaces / f"ma{KEY}-mine").touch()
+    agent(host).prepare(launch(A), "/sandbox")
+    assert f"ma{KEY}-mine" in host.left()
 
 
 def test_host_without_ipv6_and_without_nameserver(host: PretendedNetwork) -> None:

@@ -139,7 +139,9 @@ def test_processors_that_are_gone_after_a_restart_are_told(host: Host) -> None:
     host.restart()
 
     assert host.logged == [("processors_lost", {"container": "a", "processors": "2"})]
-    host.isolator.update(A, launch(A, 2))
+    host.isolator.update(A, launch(A, 3))  # it is resized as it was launched, and goes on with those that are left
+    with pytest.raises(IsolatorError, match="keeps its 3, 2 are wanted"):
+        host.isolator.update(A, launch(A, 2))
 
 
 def test_running_container_keeps_what_it_has(host: Host) -> None:

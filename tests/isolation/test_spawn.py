@@ -114,6 +114,18 @@ def test_limits_are_set(tmp_path: Path) -> None:
     assert output(started) == (0, "77\n")
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_few_files_are_enough_for_the_streams_of_another_user(tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    for parent in tmp_path.parents[:3]:
+        parent.chmod(parent.stat().st_mode | 0o011)
+
+    started = program(tmp_path, "sh", "-c", "ulimit -n; id -u", limits={"nofile": (4, 4)}, user="nobody")
+
+    assert output(started) == (0, f"4\n{pwd.getpwnam('nobody').pw_uid}\n")
+    assert (tmp_path / "stdout").owner() == "nobody"
+
+
 def test_unknown_limit_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="'wisdom'"):
         program(tmp_path, "true", limits={"wisdom": (1, 1)})

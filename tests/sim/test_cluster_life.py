@@ -13,7 +13,9 @@ from mesos_actor.actors.messages.registry import FrameworkRecord
 from mesos_actor.actors.messages.values import Task
 from mesos_actor.actors.resources import Resources
 from mesos_actor.actors.task import Reason, TaskState
-from mesos_actor.testing import ActorFailed, Host, Plan, Run, SimCluster, SimFramework, cluster, run_of
+from mesos_actor.testing import ActorFailed, Host, Plan, Run, SimCluster, SimFramework, cluster, play, run_of
+from mesos_actor.transport.sim.faults import Crash, Cut
+from mesos_actor.transport.sim.trial import Shape, Trial
 from tests.sim.workloads import ONE_CPU, Holder, Jobs, One, Worker, posted, worker
 
 RUNNING, FINISHED, FAILED = TaskState.RUNNING, TaskState.FINISHED, TaskState.FAILED
@@ -477,3 +479,13 @@ def test_hosts_have_telling_names() -> None:
 
     assert names == ["master", "agent0", "agent1", "framework0", "mine"]
     assert all(host.up for host in hosts)
+
+
+def test_a_group_that_was_never_founded_gets_its_dead_founder_back() -> None:
+    """The first leader is elected when all have heard from each other (docs/operations.md)."""
+    faults = (Cut("master1", "master2", 0), Crash("master2", 100_000))
+
+    run = play(Trial(seed=1, shape=Shape(masters=3, agents=1), bad_us=10_000_000, faults=faults))
+
+    assert run.broken is None
+    assert run.sim is not None and all(master.up for master in run.sim.masters)

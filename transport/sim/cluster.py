@@ -174,7 +174,11 @@ class SimCluster:
 
     def calm(self) -> None:
         """From now on nothing goes wrong, and whatever is down begins again, except frameworks that have ended and
-        hosts that never return."""
+        hosts that never return. To found their group masters need all of them (docs/operations.md): while one is still
+        at that, all return."""
+        if any(master.replica.state == "founding" for master in self.masters if master.up):
+            for master in self.masters:
+                master.host.gone = False
         self.world.calm()
         for agent in self.agents:
             agent.recover()

@@ -31,6 +31,7 @@ from mesos_actor.actors.resources import Resources
 from mesos_actor.isolation.answers import OWN_PROCESS
 from mesos_actor.isolation.cgroup_host import find
 from mesos_actor.isolation.isolator import Isolator
+from mesos_actor.isolation.launcher_wire import OUTPUT_NAME
 from mesos_actor.isolation.linux import LinuxContainerizer, tree_name
 from mesos_actor.isolation.process import ProcessContainerizer
 
@@ -145,10 +146,14 @@ class LocalContainers:
         return sorted(path.name for path in self.tree.iterdir() if path.is_dir()) if self.tree is not None else []
 
     async def _until(self, condition: Callable[[], bool], what: str) -> None:
-        async with asyncio.timeout(PATIENCE_S):
-            while not condition():
-                self._news.clear()
-                await self._news.wait()
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                while not condition():
+                    self._news.clear()
+                    await self._news.wait()
+        except TimeoutError:
+            said = [f"{path}: {path.read_text(errors='replace')}" for path in self.work_dir.rglob(OUTPUT_NAME)]
+            raise TimeoutError(f"{what} did not come within {PATIENCE_S:g} s; {said or 'no launcher wrote'}") from None
 
 
 @contextlib.asynccontextmanager

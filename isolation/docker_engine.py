@@ -5,8 +5,9 @@ podman's service (`podman system service`) answers the same calls. One `Engine` 
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import IO, Any, Protocol
 
 from mesos_actor.actors.errors import MesosActorError
@@ -55,7 +56,7 @@ class Engine(Protocol):
         """The engine's ids of all containers that this agent made."""
         ...
 
-    def follow(self, engine_id: str, stream: str) -> Iterator[bytes]:
+    def follow(self, engine_id: str, stream: str) -> Generator[bytes, None, None]:
         """All of `stdout` or `stderr`, from the beginning to the container's end."""
         ...
 
@@ -190,11 +191,15 @@ class DockerEngine:
         found = self._call(lambda: self._api.containers(all=True, limit=MAX_LISTED, filters=wanted))
         return [str(entry["Id"]) for entry in found]
 
-    def follow(self, engine_id: str, stream: str) -> Iterator[bytes]:
+    def follow(self, engine_id: str, stream: str) -> Generator[bytes, None, None]:
         chosen = {"stdout": stream == "stdout", "stderr": stream == "stderr"}
         pieces = self._call(lambda: self._api.logs(engine_id, stream=True, follow=True, **chosen))
-        while (piece := self._call(lambda: next(pieces, None))) is not None:
-            yield piece
+        try:
+            while (piece := self._call(lambda: next(pieces, None))) is not None:
+                yield piece
+        finally:
+            with contextlib.suppress(AttributeError, OSError):  # of one that is over it finds no socket to close
+                pieces.close()
 
     def wait(self, engine_id: str) -> None:
         try:

@@ -267,13 +267,14 @@ class Watch:
             if not stat.S_ISREG(found.st_mode):
                 raise OSError(errno.EINVAL, "it is not a file any more")
             skipped = found.st_size
-            for piece in engine.follow(engine_id, stream):
-                if self.closed.is_set():
-                    return  # the next agent copies the rest
-                new, skipped = piece[skipped:], max(0, skipped - len(piece))
-                view = memoryview(new)
-                while view:
-                    view = view[file.write(view) :]
+            with closing(engine.follow(engine_id, stream)) as pieces:
+                for piece in pieces:
+                    if self.closed.is_set():
+                        return  # the next agent copies the rest
+                    new, skipped = piece[skipped:], max(0, skipped - len(piece))
+                    view = memoryview(new)
+                    while view:
+                        view = view[file.write(view) :]
 
 
 def rights_of(user: str) -> tuple[int, int, Reader] | None:

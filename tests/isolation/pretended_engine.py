@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import IO, Any
 
 from mesos_actor.isolation.docker_engine import EngineError
@@ -123,7 +123,7 @@ class PretendedEngine:
         with self._lock:
             return [c.engine_id for c in self.containers.values() if c.parameters["Labels"][AGENT_LABEL] == key]
 
-    def follow(self, engine_id: str, stream: str) -> Iterator[bytes]:
+    def follow(self, engine_id: str, stream: str) -> Generator[bytes, None, None]:
         container = self._get(engine_id)
         is_followed = not container.ended.is_set()
         if is_followed:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, ClassVar, NoReturn
 
-from mesos_actor.actors.core.roster import AgentEntry, Roster
+from mesos_actor.actors.core.roster import AgentEntry
 from mesos_actor.actors.core.workload import Run as AgentRun
 from mesos_actor.actors.errors import InternalError
 from mesos_actor.actors.ids import ContainerId, FrameworkId, TaskId
@@ -315,25 +315,28 @@ class NothingKeptIsForgotten(ClusterInvariant):
 
     def _recovered(self, agent: SimAgent) -> None:
         self._judge_pending(agent)
-        master = self.sim.leading()
         for run, (framework_id, task_id) in list(self._told.get(agent.name, {}).items()):
             if (framework_id, task_id) in agent.actor.streams.streams:
                 continue
-            if master is None or framework_id not in master.roster.frameworks or self._is_gone(agent, master.roster):
-                del self._told[agent.name][run]  # nobody will ask
+            if self._nobody_asks(agent, framework_id):
+                del self._told[agent.name][run]
             else:
                 self.fail(f"{agent.name} told of {task_id} ({run}), was restarted, and does not know it any more")
 
-    def _is_gone(self, agent: SimAgent, roster: Roster) -> bool:
-        """Marked so by an operator: everybody was told that its tasks are gone, and it was told to forget them."""
-        record = roster.absent.get(agent.actor.registration.agent_id)
+    def _nobody_asks(self, agent: SimAgent, framework_id: FrameworkId) -> bool:
+        """Its tasks are to be ended and forgotten, and if it dies meanwhile nobody minds what it has forgotten already:
+        the framework was removed, or an operator has marked the agent gone, and everybody was told so."""
+        master = self.sim.leading()
+        if master is None or framework_id not in master.roster.frameworks:
+            return True
+        record = master.roster.absent.get(agent.actor.registration.agent_id)
         return record is not None and record.state == "gone"
 
     def _judge_pending(self, agent: SimAgent) -> None:
         noted = self._noted.get(agent.name, set())
         for stream in agent.actor.streams.streams.values():
             for status in stream.pending:
-                if status.update_id in noted:
+                if status.update_id in noted and not self._nobody_asks(agent, stream.framework_id):
                     self.fail(f"{agent.name} brings up {status.update_id} again, which was acknowledged before")
 
 

@@ -43,6 +43,8 @@ class PretendedEngine:
         self.away = False
         self.hasty = False
         """A log that is followed ends before the container's last word (as podman's)."""
+        self.says = {"stdout": b"", "stderr": b""}
+        """What a container says: two bytes at once, the rest at its end."""
         self.followed: list[str] = []
         """The streams that were asked for while their container ran."""
         self._lock = threading.Lock()
@@ -97,6 +99,7 @@ class PretendedEngine:
         argv = container.parameters.get("Cmd", ["true"])
         if argv[0] == "no-such-program":
             raise EngineError("refused", "no such program: 'no-such-program'")
+        container.output = dict(self.says)
         container.status = "running"
         if argv[0] in ("true", "false"):
             container.end(int(argv[0] == "false"))

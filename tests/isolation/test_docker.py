@@ -106,17 +106,21 @@ def test_forgotten_container_is_removed_from_the_engine(
 
 def followed_anew(bench: Any, make_launch: MakeLaunch, engine: PretendedEngine) -> PretendedContainer:
     """A container that has said `ab` of `abcdef`, and whose agent was started again."""
+    engine.says = {"stdout": b"abcdef", "stderr": b"xy"}
     bench.send(make_launch(A, Command(("sleep", "1"))))
     bench.expect(ContainerStarted, A)
     container = only(engine)
-    container.output = {"stdout": b"abcdef", "stderr": b"xy"}
-    bench.until(lambda: engine.followed.count("stdout") == 1, "the first agent follows")
+    for stream, said in (("stdout", "ab"), ("stderr", "xy")):  # it lives on here, and would write them late
+        bench.until(lambda said=said, stream=stream: _holds(bench.sandbox(A) / stream, said), f"the first has {stream}")
     bench.restart_agent()
     bench.send(RecoverContainers((A,)))
     bench.expect(ContainersRecovered)
     bench.until(lambda: engine.followed.count("stdout") == 2, "the second agent follows")
-    bench.wait_for_file(bench.sandbox(A) / "stdout", "ab")
     return container
+
+
+def _holds(path: Path, text: str) -> bool:
+    return path.exists() and path.read_text() == text
 
 
 def test_output_is_in_the_sandbox_and_not_doubled_by_a_restart(

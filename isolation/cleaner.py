@@ -51,16 +51,9 @@ class Cleaner:
         unclean, self._unclean = self._unclean, []
 
         def work() -> list[tuple[ContainerId, tuple[str, ...]]]:
-            return [(name, lines) for name in unclean if (lines := self._cleaned(name))]
+            return [(name, lines) for name in unclean if (lines := self._isolation.cleanup(name))]
 
         self._threads.run(work, self._on_cleaned)
-
-    def _cleaned(self, container_id: ContainerId) -> tuple[str, ...]:
-        """What could not be taken back. A bug in one isolator must not leave the others of the batch as they are."""
-        try:
-            return self._isolation.cleanup(container_id)
-        except Exception as error:  # noqa: BLE001 - logged by _on_cleaned, and tried again
-            return (f"internal error: {type(error).__name__}: {error}",)
 
     def _on_cleaned(self, stuck: list[tuple[ContainerId, tuple[str, ...]]]) -> None:
         if stuck and not self._stuck:

@@ -49,6 +49,10 @@ class IsolatorError(MesosActorError):
         self.text = text
 
 
+_EXPECTED = (IsolatorError, InvalidInput, OSError)
+"""What an isolator may raise; anything else is a bug in it."""
+
+
 class Contribution(msgspec.Struct, frozen=True, kw_only=True):
     """What an isolator adds to a launch. The default adds nothing."""
 
@@ -205,14 +209,15 @@ class Isolation:
         for number, isolator in enumerate(self._isolators):
             try:
                 merged = _merged(merged, isolator.prepare(launch, sandbox), isolator.name)
-            except (IsolatorError, InvalidInput, OSError) as error:
+            except Exception as error:
+                stuck = self._undo(launch.container_id, self._isolators[: number + 1])
+                if not isinstance(error, _EXPECTED):
+                    for line in stuck:
+                        error.add_note(line)
+                    raise  # a bug: whoever called tells of it
                 text = error.text if isinstance(error, IsolatorError) else f"{isolator.name}: {error}"
                 reason = error.reason if isinstance(error, IsolatorError) else "spawn"
-                stuck = self._undo(launch.container_id, self._isolators[: number + 1])
                 raise IsolatorError(reason, text + "".join(f"; {line}" for line in stuck)) from None
-            except Exception:
-                self._undo(launch.container_id, self._isolators[: number + 1])
-                raise
         return merged
 
     def _check_limits(self, launch: LaunchContainer) -> None:
@@ -242,7 +247,7 @@ class Isolation:
         for isolator in self._isolators:
             try:
                 isolator.update(now.container_id, now)
-            except (IsolatorError, InvalidInput, OSError) as error:
+            except _EXPECTED as error:
                 for changed in reversed(done):
                     changed.update(now.container_id, before)
                 raise IsolatorError("spawn", f"{isolator.name}: {error}") from None
@@ -272,12 +277,14 @@ class Isolation:
 
     @staticmethod
     def _undo(container_id: ContainerId, isolators: Sequence[Isolator]) -> tuple[str, ...]:
+        """What could not be taken back, a sentence each. A bug in one isolator keeps no other from its part."""
         stuck = []
         for isolator in reversed(isolators):
             try:
                 isolator.cleanup(container_id)
-            except (IsolatorError, InvalidInput, OSError) as error:
-                stuck.append(f"{isolator.name}: not taken back: {error}")
+            except Exception as error:  # noqa: BLE001 - told by whoever called, and tried again
+                words = str(error) if isinstance(error, _EXPECTED) else f"internal error: {error!r}"
+                stuck.append(f"{isolator.name}: not taken back: {words}")
         return tuple(stuck)
 
 

@@ -142,7 +142,8 @@ class ProcessorsIsolator(BaseIsolator):
 
     def update(self, container_id: ContainerId, launch: LaunchContainer) -> None:
         """Processors stay as they were given at the launch: what runs may have counted them."""
-        given = self._given.get(directory_name("container_id", container_id), 0)
+        with self._lock:
+            given = self._given.get(directory_name("container_id", container_id), 0)
         wanted = launch.limits.pinned_cpus
         if wanted != given:
             text = f"pinned_cpus: a running container keeps its {given}, {wanted} are wanted now: launch another one"

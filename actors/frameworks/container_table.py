@@ -40,6 +40,7 @@ class ContainerTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     def to_spec(self, where: str) -> ContainerSpec:
         """Raises InvalidInput naming the field, the value and the fix."""
+        stand_ins = self._stand_ins(where)
         spec = ContainerSpec(
             image=self.image,
             type=self.type,
@@ -47,7 +48,7 @@ class ContainerTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             network=self.network,
             pull=self.pull,
             read_only_root=self.read_only_root,
-            ports=tuple(self._mapping(one, f"{where}.publish", self._stand_ins(where)) for one in self.publish),
+            ports=tuple(self._mapping(one, f"{where}.publish", stand_ins) for one in self.publish),
         )
         if problem := container_error(spec):
             raise InvalidInput(f"{where}: {problem}")

@@ -112,7 +112,9 @@ class Launcher:
         self._listener = self._listen()
         self._poll.register(self._listener, select.EPOLLIN)
         self._agent: socket.socket | None = None
-        #: Whether the agent has said hello; it is told nothing before that.
+        #: Whether the agent has said hello, and waits for the listing.
+        self._greeting = False
+        #: Whether it has got that; it is told nothing before.
         self._greeted = False
         self._unpacker = unpacker()
         self._unsent = bytearray()
@@ -226,13 +228,15 @@ class Launcher:
         if self._greeted:
             for event in events:
                 self._unsent += pack(event)
+        elif self._greeting and not self._queue:
+            self._list()
         self._send()
 
     def _only_starts(self) -> bool:
         """Whether all there is to tell is that something started a moment ago. It waits a little: a short task's end
         then travels with it, as one message, one checkpoint and one update to the framework instead of two."""
         events = self._watcher.events
-        if not events or any(event["k"] != "started" for event in events):
+        if not events or not self._greeted or any(event["k"] != "started" for event in events):
             self._hold_until = None
             return False
         now = time.monotonic()
@@ -283,7 +287,7 @@ class Launcher:
         if self._agent is not None:
             self._agent.close()
         self._agent = None
-        self._greeted = False
+        self._greeting = self._greeted = False
         self._unsent.clear()
         self._wants_write = False
         self._unpacker = unpacker()
@@ -321,7 +325,7 @@ class Launcher:
             except OSError:
                 # Gone; but what it said last may still be there to be read, so its end comes from reading.
                 self._unsent.clear()
-                self._greeted = False
+                self._greeting = self._greeted = False
         if len(self._unsent) > MAX_UNSENT_BYTES:
             say("cut the agent's connection: it does not read")
             self._hang_up()
@@ -393,8 +397,13 @@ class Launcher:
             self._stopping = True
             return
         self._stopping = False  # somebody needs us after all
-        self._greeted = True
+        self._greeting, self._greeted = True, False
         self._unsent += pack({"k": "welcome", "version": VERSION, "pid": os.getpid()})
+
+    def _list(self) -> None:
+        """Tell a new agent what there is, when all that the one before asked for has been launched: of what is not
+        listed it will say that it never ran, and somebody else will run it."""
+        self._greeting, self._greeted = False, True
         known = list(self._watcher.containers.values())
         for start in range(0, max(1, len(known)), LISTING_CHUNK):
             chunk = known[start : start + LISTING_CHUNK]

@@ -335,7 +335,10 @@ class ProcessContainerizer:
         container = self._containers.get(container_id)
         kind = event["k"]
         if kind == "started":
-            if container is not None and not container.orphan:
+            if container is None:
+                self._outlet.log("orphan_killed", level="warning", container=container_id, pid=event["pid"])
+                self._client.kill(container_id, 0)
+            elif not container.orphan:
                 container.pid = event["pid"]
                 self._isolation.started(container_id, container.pid)
                 self._tell(ContainerStarted(container_id, container.pid))

@@ -13,6 +13,7 @@ from typing import Any
 import msgpack
 import pytest
 
+from mesos_actor.isolation.launcher import LAUNCHES_A_TURN
 from mesos_actor.isolation.launcher_client import _command
 from mesos_actor.isolation.launcher_wire import OUTPUT_NAME, SOCKET_NAME, VERSION, pack
 
@@ -56,7 +57,15 @@ class Link:
 
     def greet(self) -> list[dict[str, Any]]:
         """Say hello; what the launcher holds."""
+        assert self.first_word() == "welcome"
+        return self.listing()
+
+    def first_word(self) -> str:
+        """Say hello; "welcome" or "refused"."""
         self.say(k="hello", version=VERSION)
+        return str(self.hear()["k"])
+
+    def listing(self) -> list[dict[str, Any]]:
         held: list[dict[str, Any]] = []
         while True:
             message = self.hear_kind("listed")
@@ -269,6 +278,25 @@ def test_last_words_of_an_agent_count_even_if_it_does_not_wait_for_answers(host:
         link.close()
 
     assert launcher.wait(10) == 0
+
+
+def test_a_new_agent_is_told_of_launches_that_the_last_one_asked_for_and_did_not_live_to_see(
+    host: Host, tmp_path: Path
+) -> None:
+    host.start()
+    link = host.link()
+    link.greet()
+    wanted = {f"a.{number}" for number in range(10 * LAUNCHES_A_TURN)}
+    for container_id in wanted:
+        link.launch(container_id, "sleep", "100", cwd=tmp_path)
+    link.close()
+
+    while (again := host.link()).first_word() == "refused":
+        pass  # what the last one said is still being read
+    listed = again.listing()
+
+    assert {entry["id"] for entry in listed} == wanted
+    assert all(entry["pid"] for entry in listed)
 
 
 def test_damaged_log_is_named_and_nothing_is_started(host: Host) -> None:

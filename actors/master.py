@@ -2,8 +2,8 @@
 
 The file reads in the order of a task's life: lead, offer, accept, launch, update, acknowledge, kill, reconcile, then
 what operators ask. What comes before a task stands in the classes below this one: master_leading.py (registry),
-master_agents.py, master_frameworks.py, master_offers.py, master_operators.py. Decisions are in core/; here they become
-messages.
+master_losses.py, master_agents.py, master_frameworks.py, master_offers.py, master_operators.py. Decisions are in core/;
+here they become messages.
 """
 
 from __future__ import annotations
@@ -72,6 +72,7 @@ class Master(MasterOperators):
                     self.set_weight(record)
                 case _:
                     pass  # the cluster's own record: its id and term stand in the message
+        self.expect_agents(ctx)
         self.arm(ctx, "ping", 0)
         self.arm(ctx, "batch", self.settings.allocation_interval_ms * 1_000)
         ctx.log("leading", term=self.term, cluster=self.cluster_id, agents=len(self.roster.agents))

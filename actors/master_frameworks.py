@@ -1,4 +1,4 @@
-"""The third part of the master: frameworks subscribe, take over from themselves, go away and are removed.
+"""The fourth part of the master: frameworks subscribe, take over from themselves, go away and are removed.
 
 Unlike in Mesos, frameworks and their failover deadlines are in the registry, so they survive the master (MESOS-1719,
 MESOS-4659). Source otherwise: Mesos src/master/master.cpp `subscribe`, `_failoverFramework`, `removeFramework`;

@@ -1,11 +1,12 @@
 """The first part of the master: does it lead, and what does the registry say.
 
-Read next: master_agents.py, master_frameworks.py, master.py. Each is the class before it with one more part of the
-cluster's life; all share the state that stands here.
+Read next: master_losses.py, master_agents.py, master_frameworks.py, master.py. Each is the class before it with one
+more part of the cluster's life; all share the state that stands here.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Hashable
 from typing import Any, ClassVar, TypeVar
 
@@ -21,6 +22,7 @@ from mesos_actor.actors.core.settings import MasterSettings
 from mesos_actor.actors.errors import InternalError
 from mesos_actor.actors.ids import (
     Address,
+    AgentId,
     ClusterId,
     FrameworkId,
     MasterId,
@@ -128,6 +130,9 @@ class MasterLeading(Actor):
         self.pending = Pending(settings.max_pending_operations, settings.proposal_deadline_ms * 1_000)
         self.liveness = Liveness(settings.max_missed_pings)
         self.backlog = Backlog()
+        #: agents that have not been heard of since this master leads, to be called in this round of `call_rounds`
+        self.calls: deque[AgentId] = deque()
+        self.call_rounds = 0
         self.recovered_agents = 0
         """Agents that the registry knew when this master began to lead."""
         self.held_removals = 0

@@ -1,4 +1,4 @@
-"""The fourth part of the master: what is offered, and what frameworks say to offers short of accepting them.
+"""The fifth part of the master: what is offered, and what frameworks say to offers short of accepting them.
 
 An event (resources came free, a framework revived) allocates in the same turn; the batch run is only for filters that
 ran out. Source: Mesos src/master/master.cpp `offer`, `decline`, `revive`; mesos-semantics 3.

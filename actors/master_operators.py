@@ -1,4 +1,4 @@
-"""The fifth part of the master: what operators and their tools ask for, tasks apart."""
+"""The sixth part of the master: what operators and their tools ask for, tasks apart."""
 
 from __future__ import annotations
 

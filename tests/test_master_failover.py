@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mesos_actor.actors import master_agents
+from mesos_actor.actors import master_losses
 from mesos_actor.actors.actor import SetTimer
 from mesos_actor.actors.core.settings import MasterSettings
 from mesos_actor.actors.ids import Address, AgentId, ClusterId, OperationId, Role, TaskId, Term
@@ -358,9 +358,44 @@ def test_without_any_tolerance_one_silent_agent_is_held() -> None:
     assert agent_states(world) == ["admitted"] * 2
 
 
+def test_a_new_leader_calls_agents_that_have_not_come_and_no_others() -> None:
+    world = World()
+    came, silent = world.agent("a0"), world.agent("a1")
+    where = world.master.roster.agents[silent].info.address
+    depose(world)
+    world.inbox.clear()
+
+    lead(world, 3)
+    world.agent("a0", agent_id=came)
+    world.advance(900)
+    assert world.take(where, Ping) == []
+    world.advance(100)
+
+    assert world.take(where, Ping) == [Ping(Term(3), connected=False)]
+    assert not [ping for ping in world.take(Address("tcp://a0:1/agent"), Ping) if not ping.connected]
+    world.advance(10 * MINUTE_MS)
+    assert len(world.take(where, Ping)) == master_losses.CALL_ROUNDS - 1
+
+
+def test_agents_are_called_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(master_losses, "CALLS_A_TICK", 2)
+    world = World()
+    ids = [world.agent(f"a{n}") for n in range(5)]
+    wheres = [world.master.roster.agents[agent_id].info.address for agent_id in ids]
+    depose(world)
+    world.inbox.clear()
+    lead(world, 3)
+
+    called = []
+    for wait_ms in (1_000, 100, 100, 100):
+        world.advance(wait_ms)
+        called.append(sum(len(world.take(where, Ping)) for where in wheres))
+    assert called == [2, 2, 1, 0]
+
+
 def test_removals_that_are_held_do_not_keep_others(monkeypatch: pytest.MonkeyPatch) -> None:
     world = silent_world(limit_permille=500, agents=5, back=2)
-    monkeypatch.setattr(master_agents, "MAX_MARKED_AT_ONCE", 1)
+    monkeypatch.setattr(master_losses, "MAX_MARKED_AT_ONCE", 1)
 
     world.lose_link("tcp://a0:1")
     world.advance(MINUTE_MS + 1_000)

@@ -236,6 +236,21 @@ def test_a_master_that_is_killed_and_started_again_has_its_cluster() -> None:
     sim.settle(30)
 
 
+def test_agents_of_a_leader_that_stands_still_are_called_by_the_next_one() -> None:
+    """Their links to the old one stand, so nothing else tells them for a long time."""
+    sim = cluster(agents=3, masters=3)
+    sim.until(lambda: all(agent.agent_id for agent in sim.agents), 10)
+    old = sim.leading_host()
+    assert old is not None
+    old.host.pause(60_000_000)
+    new = [master for master in sim.masters if master is not old]
+    sim.until(lambda: any(master.leads for master in new), 5)
+    (leader,) = [master.actor for master in new if master.leads]
+
+    sim.until(lambda: all(agent.connected for agent in leader.roster.agents.values()), 1.1)
+    assert len(leader.roster.agents) == 3
+
+
 def test_the_deadline_of_a_lost_framework_outlives_the_master() -> None:
     sim = cluster(agents=1)
     mine = running(sim, seconds=1_000, failover_s=120)

@@ -253,7 +253,8 @@ def _timed(rng: random.Random, kind: str, hosts: list[str], trial: Trial) -> Tim
             return Stop(who, at_us, lasts_us)
         case "pause" if rng.random() < 0.5:
             # Long enough for another one to lead when it wakes, with yesterday's orders in its hands.
-            return Pause(rng.choice(hosts[: trial.shape.masters]), at_us, 15 * SECOND_US)
+            lasts_us = rng.choice((3, 5, 15)) * SECOND_US
+            return Pause(rng.choice(hosts[: trial.shape.masters]), at_us, lasts_us)
         case "pause":
             return Pause(who, at_us, lasts_us)
         case "hang":

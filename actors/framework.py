@@ -63,7 +63,7 @@ class SchedulingActions(Protocol):
         operations: Sequence[Launch],
         refuse_ms: int,
     ) -> None: ...
-    def decline(self, offers: Sequence[Offer | OfferId], refuse_ms: int) -> None: ...
+    def decline(self, offers: Sequence[Offer | OfferId], refuse_ms: int, why: str) -> None: ...
     def revive(self, roles: Sequence[Role]) -> None: ...
     def suppress(self, roles: Sequence[Role]) -> None: ...
     def kill(self, task_id: TaskId, agent_id: AgentId, grace_ms: int, operation_id: OperationId) -> None: ...
@@ -183,9 +183,15 @@ class Framework(Callbacks):
             asked = (Launch(launched, OperationId(operation_id)), *asked)
         driver.accept(_as_offers(offers), asked, _ms("refuse_s", refuse_s))
 
-    def decline(self, offers: Offer | OfferId | Iterable[Offer | OfferId], refuse_s: float = DEFAULT_REFUSE_S) -> None:
-        """Give offers back; nothing like them comes from that agent for `refuse_s`, unless `revive` is called."""
-        self._driving().decline(_as_offers(offers), _ms("refuse_s", refuse_s))
+    def decline(
+        self,
+        offers: Offer | OfferId | Iterable[Offer | OfferId],
+        refuse_s: float = DEFAULT_REFUSE_S,
+        why: str = "",
+    ) -> None:
+        """Give offers back; nothing like them comes from that agent for `refuse_s`, unless `revive` is called. `why` is
+        shown to whoever asks `mesos-actor why`."""
+        self._driving().decline(_as_offers(offers), _ms("refuse_s", refuse_s), why)
 
     def revive(self, roles: Iterable[str] = ()) -> None:
         """Forget filters and suppression and have offers again, for these roles or for all."""

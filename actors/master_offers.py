@@ -103,10 +103,10 @@ class MasterOffers(MasterFrameworks):
     def on_decline(self, ctx: Context, sender: Address, message: Decline) -> None:
         framework = self.subscribed(ctx, sender, message)
         if framework is not None:
-            self._give_back(ctx, framework, message.offer_ids, validation.refuse_us(message.filters))
+            self._give_back(ctx, framework, message.offer_ids, validation.refuse_us(message.filters), message.text)
 
     def _give_back(
-        self, ctx: Context, framework: FrameworkEntry, offer_ids: Sequence[OfferId], refuse_us: int = 0
+        self, ctx: Context, framework: FrameworkEntry, offer_ids: Sequence[OfferId], refuse_us: int = 0, why: str = ""
     ) -> None:
         """The framework's own among these offers, whole."""
         until_us = ctx.now_us + refuse_us if refuse_us else 0
@@ -115,6 +115,7 @@ class MasterOffers(MasterFrameworks):
             if outstanding is not None and outstanding.framework_id == framework.framework_id:
                 offer = outstanding.offer
                 self.offers.take(offer.offer_id)
+                framework.declined(offer.agent_id, why)
                 self.allocator.recover(framework.framework_id, offer.agent_id, offer.role, offer.resources, until_us)
                 self.want_allocation(ctx)
 

@@ -132,7 +132,7 @@ class FrameworkActions(CallbackActor):
     def accept(self, offers: Sequence[Offer | OfferId], operations: Sequence[Launch], refuse_ms: int) -> None:
         self._going_on()
         if not any(operation.tasks for operation in operations):
-            return self.decline(offers, refuse_ms)
+            return self.decline(offers, refuse_ms, "")
         ids = tuple(_offer_id(offer) for offer in offers)
         if not ids:
             raise LocalError("accept: no offers given")
@@ -186,11 +186,11 @@ class FrameworkActions(CallbackActor):
                 )
                 self._owe("on_update", status)
 
-    def decline(self, offers: Sequence[Offer | OfferId], refuse_ms: int) -> None:
+    def decline(self, offers: Sequence[Offer | OfferId], refuse_ms: int, why: str) -> None:
         self._going_on()
         ids = tuple(i for i in map(_offer_id, offers) if self.offers.pop(i, None) is not None)
         if ids:
-            self._tell(Decline(self.framework_id, ids, Filters(refuse_ms)))
+            self._tell(Decline(self.framework_id, ids, Filters(refuse_ms), why))
 
     def revive(self, roles: Sequence[Role]) -> None:
         self._going_on()

@@ -9,10 +9,12 @@ from msgspec.structs import replace
 
 from mesos_actor.actors.core import queries
 from mesos_actor.actors.core.allocator import DrfAllocator
+from mesos_actor.actors.core.entries import MAX_WHY
 from mesos_actor.actors.core.settings import MasterSettings
 from mesos_actor.actors.ids import Address, ExecutorId, FrameworkId, OperationId
 from mesos_actor.actors.messages.clients import Instruct, Query
 from mesos_actor.actors.messages.scheduler import (
+    Decline,
     Instruction,
     InstructionDone,
     OperationResult,
@@ -20,7 +22,7 @@ from mesos_actor.actors.messages.scheduler import (
     Suppress,
     Teardown,
 )
-from mesos_actor.actors.messages.values import AgentInfo, Command, ExecutorInfo
+from mesos_actor.actors.messages.values import AgentInfo, Command, ExecutorInfo, Filters
 from mesos_actor.actors.resources import Resources
 from mesos_actor.actors.task import TaskState
 from tests.master_world import FOUR, ONE, World, task
@@ -284,6 +286,22 @@ def test_why_tells_what_stands_in_a_frameworks_way() -> None:
         "It is not connected: nothing is offered until it subscribes again",
     ]
     assert [(row["kind"], row["hostname"], row["reason"]) for row in rows[1:]] == [("agent", "a", "taken")]
+
+
+def test_why_tells_why_a_framework_declined() -> None:
+    world = World(allocator=DrfAllocator)
+    framework = world.framework()
+    world.agent()
+
+    def decline(why: str) -> str:
+        (offer,) = world.offers()
+        world.deliver(F, Decline(framework, (offer.offer_id,), Filters(5_000), why))
+        (row,) = world.ask("why", framework_id=framework)[1:]
+        world.advance(6_000)
+        return str(row["text"])
+
+    assert decline("x" * 1_000) == f"it declined this agent; asked again in 5.0 s ({'x' * MAX_WHY})"
+    assert decline("") == "it declined this agent; asked again in 5.0 s"
 
 
 def test_why_a_framework_without_roles_gets_nothing_and_a_removed_one_ended() -> None:

@@ -9,9 +9,9 @@
 | `exists(gpu)`      | it is there, with any value                                                          |
 | `!exists(gpu)`     | it is not                                                                            |
 
-`hostname` and `agent` (the agent's id) may stand in an attribute's place. Numbers are compared as numbers: `2.0` is
-`2`. What holds for absent attributes follows Mesos' offer constraints (include/mesos/scheduler/scheduler.proto,
-`AttributeConstraint`).
+`hostname`, `agent` (the agent's id) and `isolation` (`cgroups`, `process`) may stand in an attribute's place. Numbers
+are compared as numbers: `2.0` is `2`. What holds for absent attributes follows Mesos' offer constraints
+(include/mesos/scheduler/scheduler.proto, `AttributeConstraint`).
 
 A regular expression comes from the framework's author and is run in the framework's own process, on texts of at most
 255 bytes. Python's matcher can still take very long over one with nested repetitions, like `(a+)+b`; its length is
@@ -22,13 +22,14 @@ from __future__ import annotations
 
 import enum
 import re
+from collections.abc import Iterable
 
 import msgspec
 
 from mesos_actor.actors import resource_text
 from mesos_actor.actors.errors import InvalidInput
 from mesos_actor.actors.messages.values import Offer
-from mesos_actor.actors.resources import Attribute, Attributes
+from mesos_actor.actors.resources import Attribute
 
 MAX_TEXT_CHARS = 1_000
 """Longer constraints are refused."""
@@ -53,7 +54,7 @@ class Constraint(msgspec.Struct, frozen=True):
     """One constraint; `parse_constraint` makes it."""
 
     name: str
-    """An attribute, or `hostname`, or `agent`."""
+    """An attribute, or `hostname`, `agent`, `isolation`."""
     operator: Operator
     value: str = ""
     """The canonical value, or the regular expression; empty for (non-)existence."""
@@ -65,11 +66,7 @@ class Constraint(msgspec.Struct, frozen=True):
 
     def matches(self, offer: Offer) -> str | None:
         """None when the offer's agent meets this, else the reason why not, fit for a person."""
-        return self.refusal(offer.hostname, offer.agent_id, offer.attributes)
-
-    def refusal(self, hostname: str, agent_id: str, attributes: Attributes) -> str | None:
-        """As `matches`, for an agent that is known otherwise than by an offer."""
-        found = self._value_in(hostname, agent_id, attributes)
+        found = self._value_in(offer)
         match self.operator:
             case Operator.EXISTS:
                 met = found is not None
@@ -87,13 +84,25 @@ class Constraint(msgspec.Struct, frozen=True):
             return None
         return f"{self}: the agent has {f'{self.name} {found}' if found is not None else f'no {self.name}'}"
 
-    def _value_in(self, hostname: str, agent_id: str, attributes: Attributes) -> str | None:
-        if self.name == "hostname":
-            return hostname
-        if self.name == "agent":
-            return agent_id
-        attribute = attributes.get(self.name)
+    def _value_in(self, offer: Offer) -> str | None:
+        match self.name:
+            case "hostname":
+                return offer.hostname
+            case "agent":
+                return offer.agent_id
+            case "isolation":
+                return offer.isolation
+        attribute = offer.attributes.get(self.name)
         return None if attribute is None else attribute.value
+
+
+KEEPS_LIMITS = Constraint("isolation", Operator.DIFFERS, "process")
+"""What a task with limits needs of its agent."""
+
+
+def first_unmet(constraints: Iterable[Constraint], offer: Offer) -> str | None:
+    """Why a task with these constraints cannot use the offer, or None."""
+    return next((problem for one in constraints if (problem := one.matches(offer)) is not None), None)
 
 
 def parse_constraint(text: str) -> Constraint:
@@ -111,7 +120,7 @@ def parse_constraint(text: str) -> Constraint:
         raise resource_text.invalid("constraint", text, "has no value", _FIX)
     if operator in (Operator.MATCHES, Operator.MATCHES_NOT):
         return Constraint(name, operator, _checked_pattern(text, value))
-    if name in ("hostname", "agent"):
+    if name in ("hostname", "agent", "isolation"):
         return Constraint(name, operator, value)
     try:
         return Constraint(name, operator, _canonical(name, value))

@@ -16,6 +16,10 @@ from mesos_actor.actors.task import TaskState
 MAX_HISTORY = 20
 """Changes remembered for a task: the first and the newest ones."""
 MAX_REFUSALS = 100
+MAX_DECLINES = 1_000
+"""Agents of which it is kept why a framework declined them; the one longest ago is forgotten."""
+MAX_WHY = 200
+"""Characters of such a reason."""
 """Refused launches remembered for a framework; the oldest is forgotten."""
 MAX_TEXT = 500
 """Characters of a message kept in histories."""
@@ -148,6 +152,7 @@ class FrameworkEntry:
         "completed",
         "connected",
         "deadline_us",
+        "declines",
         "framework_id",
         "incarnation",
         "info",
@@ -177,3 +182,13 @@ class FrameworkEntry:
         self.completed: deque[TaskEntry] = deque(maxlen=max_completed)
         #: (when, agent, task, text) of launches that were refused
         self.refusals: deque[tuple[int, AgentId, TaskId, str]] = deque(maxlen=MAX_REFUSALS)
+        #: why it declined what was last offered of an agent, where it said so
+        self.declines: dict[AgentId, str] = {}
+
+    def declined(self, agent_id: AgentId, why: str) -> None:
+        """Keep why, or that no reason was given."""
+        self.declines.pop(agent_id, None)
+        if why:
+            self.declines[agent_id] = why[:MAX_WHY]
+            if len(self.declines) > MAX_DECLINES:
+                del self.declines[next(iter(self.declines))]

@@ -54,6 +54,7 @@ class Offers:
             agent.attributes,
             executors,
             agent.address,
+            agent.isolation,
         )
         self._all[new.offer_id] = Outstanding(new, allocation.framework_id, now_us + self.timeout_us)
         self._of_framework.setdefault(allocation.framework_id, {})[new.offer_id] = None

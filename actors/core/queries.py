@@ -389,13 +389,14 @@ def _why_framework(view: View, match: Mapping[str, str]) -> Iterator[Row]:
     yield {"kind": "framework", "text": _standing(view, framework), **framework_row(view, framework)}
     for refusal in view.allocator.explain(framework.framework_id, view.now_us):
         agent = view.roster.agents.get(refusal.agent_id)
+        why = framework.declines.get(refusal.agent_id) if refusal.reason == "filtered" else None
         yield {
             "kind": "agent",
             "agent_id": refusal.agent_id,
             "hostname": "" if agent is None else agent.info.hostname,
             "role": refusal.role,
             "reason": refusal.reason,
-            "text": refusal.text,
+            "text": refusal.text if why is None else f"{refusal.text} ({why})",
         }
     yield from _refused(framework)
 

@@ -69,7 +69,7 @@ class Batch(Framework):
                 self.accept(offer, tasks, refuse_s=0 if self.state.cut_short else DEFAULT_REFUSE_S)
                 self.on_launched(tasks, offer)
             else:
-                self.decline(offer)
+                self.decline(offer, why=self.state.refusal(offer))
         self._go_on()
 
     def on_update(self, status: Status) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
-from mesos_actor.actors.core.constraints import Constraint
+from mesos_actor.actors.core.constraints import Constraint, first_unmet
 from mesos_actor.actors.core.placement import fill
 from mesos_actor.actors.frameworks.specs import BatchSpec, TaskSpec, duration_ms
 from mesos_actor.actors.ids import AgentId, TaskId
@@ -89,11 +89,7 @@ class Group:
 
     def refusal(self, offer: Offer) -> str | None:
         """Why this group cannot use the offer, or None."""
-        for constraint in self.constraints:
-            problem = constraint.matches(offer)
-            if problem is not None:
-                return problem
-        return None
+        return first_unmet(self.constraints, offer)
 
 
 class BatchState:
@@ -174,6 +170,11 @@ class BatchState:
                 self.running[task.task_id] = instance
                 tasks.append(task)
         return tasks
+
+    def refusal(self, offer: Offer) -> str:
+        """Why what waits cannot use the offer; empty where it is only too small, or nothing waits."""
+        problems = (group.refusal(offer) for group in self.groups.values() if group.ready)
+        return next((problem for problem in problems if problem is not None), "")
 
     def _next_attempt(self, instance: tuple[str, int], agent_id: AgentId) -> Kept:
         before = self.instances.get(instance)

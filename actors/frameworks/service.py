@@ -69,7 +69,7 @@ class Service(Framework):
                 self.accept(offer, tasks)
                 self.on_launched(tasks, offer)
             else:
-                self.decline(offer)
+                self.decline(offer, why=self.state.refusal(offer) or "")
         self._go_on()
 
     def on_update(self, status: Status) -> None:

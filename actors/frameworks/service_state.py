@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
+from mesos_actor.actors.core.constraints import first_unmet
 from mesos_actor.actors.core.placement import fill
 from mesos_actor.actors.frameworks.batch_state import INDEX
 from mesos_actor.actors.frameworks.specs import MAX_INSTANCES, ServiceSpec, duration_ms
@@ -178,11 +179,7 @@ class ServiceState:
         return min(times, default=0)
 
     def refusal(self, offer: Offer) -> str | None:
-        for constraint in self.constraints:
-            problem = constraint.matches(offer)
-            if problem is not None:
-                return problem
-        return None
+        return first_unmet(self.constraints, offer)
 
     def place(self, offer: Offer, now_us: int, most: int = MAX_INSTANCES) -> list[Task]:
         """The tasks to launch on this offer, at most `most`."""

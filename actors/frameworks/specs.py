@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from mesos_actor.actors.core.constraints import Constraint, parse_constraint
+from mesos_actor.actors.core.constraints import KEEPS_LIMITS, Constraint, parse_constraint
 from mesos_actor.actors.core.limit_text import parse_limits, parse_rlimits
 from mesos_actor.actors.core.placement import port_numbers
 from mesos_actor.actors.core.task_limits import limits_error
@@ -20,7 +20,7 @@ from mesos_actor.actors.core.validation import MAX_DURATION_MS, command_error, u
 from mesos_actor.actors.errors import InvalidInput
 from mesos_actor.actors.frameworks.container_table import ContainerTable
 from mesos_actor.actors.ids import Role, id_error, role_error
-from mesos_actor.actors.messages.values import Command, TaskLimits, Uri
+from mesos_actor.actors.messages.values import NO_LIMITS, Command, TaskLimits, Uri
 from mesos_actor.actors.resource_text import SIZED_NAMES, milli_of, shown
 from mesos_actor.actors.resources import Resources
 
@@ -127,10 +127,12 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         )
 
     def parsed_constraints(self, where: str) -> tuple[Constraint, ...]:
+        """What an agent must be like: what the spec says, and that it keeps limits when there are some."""
         try:
-            return tuple(parse_constraint(text) for text in self.constraints)
+            asked = tuple(parse_constraint(text) for text in self.constraints)
         except InvalidInput as error:
             raise InvalidInput(f"{where}.constraints: {error}") from None
+        return asked if self.task_limits(where) == NO_LIMITS else (*asked, KEEPS_LIMITS)
 
     def check(self, where: str) -> None:
         by_image = self.container is not None and bool(self.container.image)

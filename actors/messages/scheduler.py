@@ -49,6 +49,8 @@ class Decline(Message, frozen=True):
     framework_id: FrameworkId
     offer_ids: tuple[OfferId, ...]
     filters: Filters = Filters()
+    text: str = ""
+    """Why, for whoever asks `why`; the master keeps the first 200 characters of the newest."""
 
 
 class Revive(Message, frozen=True):

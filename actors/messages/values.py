@@ -212,6 +212,8 @@ class Offer(Value, frozen=True):
     executor_ids: tuple[ExecutorId, ...] = ()
     """Custom executors of this framework that already run on the agent."""
     agent_address: Address = Address("")
+    isolation: str = ""
+    """What keeps tasks apart on the agent; one with `process` keeps no limits."""
 
 
 class Launch(Value, frozen=True):

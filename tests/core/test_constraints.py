@@ -21,6 +21,7 @@ def offer(attributes: str = "gpu:[0-1];os:ubuntu 24.04;rack:2") -> Offer:
         role=Role("*"),
         resources=Resources.of(cpus=1),
         attributes=Attributes.parse(attributes),
+        isolation="process",
     )
 
 
@@ -51,6 +52,8 @@ def offer(attributes: str = "gpu:[0-1];os:ubuntu 24.04;rack:2") -> Offer:
         ("hostname!=h1.example", "hostname!=h1.example: the agent has hostname h1.example"),
         ("agent==c-S1", None),
         ("exists(hostname)", None),
+        ("isolation==process", None),
+        ("isolation!=process", "isolation!=process: the agent has isolation process"),
     ],
 )
 def test_an_offer_meets_a_constraint_or_says_why_not(text: str, reason: str | None) -> None:

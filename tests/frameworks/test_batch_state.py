@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from mesos_actor.actors.core.validation import task_error
 from mesos_actor.actors.frameworks import batch_state
@@ -131,10 +132,20 @@ def test_constraints_and_ports_are_kept() -> None:
     batch = state({"name": "t", "constraints": ["rack==r1"], "ports": 2})
 
     assert batch.place(offer(attributes="rack:r2")) == []
+    assert batch.refusal(offer(attributes="rack:r2")) == "rack==r1: the agent has rack r2"
     (task,) = batch.place(offer(attributes="rack:r1"))
     assert task.command is not None
     assert task.command.env == {INDEX: "0", "PORT0": "100", "PORT1": "101"}
     assert task.resources == Resources.parse("cpus:1;ports:[100-101]")
+
+
+def test_limits_are_kept_for_an_agent_that_keeps_them() -> None:
+    batch = state({"name": "t", "limits": {"cpus": 2}}, {"name": "free"})
+    bare, walled = (replace(offer(), isolation=isolation) for isolation in ("process", "cgroups"))
+
+    assert ids(batch.place(bare)) == ["free.0"]
+    assert batch.refusal(bare) == "isolation!=process: the agent has isolation process"
+    assert ids(batch.place(walled)) == ["t.0"]
 
 
 def test_a_scheduler_that_comes_back_asks_about_what_it_had_launched() -> None:

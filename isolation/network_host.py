@@ -132,6 +132,12 @@ class NetworkHost:
         self._batch(plan.cable_lines(number), "", "connect the container with the bridge")
         self._batch(plan.inside_lines(number), name, "give the container its address")
 
+    def join(self, plan: Plan, numbers: Sequence[int]) -> None:
+        """Connect those that `attach` made, as far as they are there, with a new bridge. Raises NetworkError."""
+        there = [number for number in numbers if self.has_link(plan.link(number))]
+        if there:
+            self._batch(plan.joining_lines(there), "", "connect the containers with the bridge")
+
     def detach(self, plan: Plan, number: int) -> None:
         """What `attach` made, as far as it is there. Raises NetworkError."""
         name = plan.link(number)

@@ -17,7 +17,7 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import msgspec
@@ -161,8 +161,7 @@ class NetworkIsolator(BaseIsolator):
         if len(self._endpoints) == 1 or not self._host.has_link(plan.bridge):
             self._sweep(endpoint)
             self._host.remove_link(plan.bridge)
-            if self._host.make_bridge(plan):
-                self._note("forwarding_allowed", text="net.ipv4.ip_forward is 1 now, for containers of network bridge")
+            self._lay_bridge(plan, [one.number for one in self._endpoints.values() if one is not endpoint])
         self._host.attach(plan, endpoint.number)
         self._has_rules = True  # even if it fails: a program that hangs may have done it
         self._host.apply(plan.rules(self._endpoints.values()))
@@ -172,6 +171,12 @@ class NetworkIsolator(BaseIsolator):
             self._resolvers[endpoint.container_id] = path
         else:
             self._note("no_nameserver", container=endpoint.container_id, text=f"{RESOLVER} names none that it reaches")
+
+    def _lay_bridge(self, plan: Plan, numbers: Sequence[int]) -> None:
+        """A bridge for these, whose cables are there if they have not ended meanwhile."""
+        if self._host.make_bridge(plan):
+            self._note("forwarding_allowed", text="net.ipv4.ip_forward is 1 now, for containers of network bridge")
+        self._host.join(plan, numbers)
 
     def _sweep(self, newest: Endpoint) -> None:
         """Namespaces of ours that no record tells of: somebody emptied the agent's directory."""
@@ -215,7 +220,21 @@ class NetworkIsolator(BaseIsolator):
     def recover(self, kept: Collection[ContainerId]) -> Collection[ContainerId]:
         """Everybody has the address and the ports that it had; what is left of others goes by `cleanup`."""
         wanted = set(kept)
+        if not wanted.isdisjoint(self._endpoints):
+            self._restore()
         return [name for name in tuple(self._endpoints) if name not in wanted]
+
+    def _restore(self) -> None:
+        """What the host may have lost while no agent looked: a restart of nftables.service empties all tables."""
+        plan = self._plan_of(next(iter(self._endpoints.values())))
+        try:
+            with self._lock:
+                if not self._host.has_link(plan.bridge):
+                    self._lay_bridge(plan, [one.number for one in self._endpoints.values()])
+                self._host.apply(plan.rules(self._endpoints.values()))
+        except (NetworkError, OSError) as error:
+            if self._watch is not None:
+                self._watch.log("network_not_restored", level="warning", text=str(error))
 
     def _plan_of(self, endpoint: Endpoint) -> Plan:
         """As it was when the container came: the agent's subnet may be another one since."""

@@ -104,6 +104,10 @@ class Plan(msgspec.Struct, frozen=True):
             f"link set dev {name} master {self.bridge} up",
         ]
 
+    def joining_lines(self, numbers: Iterable[int]) -> list[str]:
+        """Ends of cables that are there, to a bridge that is new."""
+        return [f"link set dev {self.link(number)} master {self.bridge} up" for number in numbers]
+
     def inside_lines(self, number: int) -> list[str]:
         """In the namespace."""
         return [

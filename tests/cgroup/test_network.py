@@ -195,6 +195,9 @@ def test_network_survives_its_agent_and_leftovers_go(bench: NetworkBench) -> Non
         ContainerId("left"), Endpoint(container_id=ContainerId("left"), number=0x77, subnet=SUBNET, made_ns=1)
     )
     do(f"ip netns add {bench.prefix}77")
+    # And what somebody took away from those that live.
+    do("nft flush ruleset")
+    do(f"ip link delete dev {bench.prefix}br")
     bench.restart_agent()
     bench.send(RecoverContainers((kept,)))
     (found,) = bench.expect(ContainersRecovered).containers

@@ -145,6 +145,44 @@ def test_next_life_of_the_agent_knows_who_is_there(host: PretendedNetwork) -> No
     assert host.left() == []
 
 
+def test_next_life_of_the_agent_makes_anew_what_the_host_has_lost(host: PretendedNetwork) -> None:
+    first = agent(host)
+    for name, port in ((A, 31_000), (B, 31_001)):
+        first.prepare(launch(name, PortMapping(port, 80)), "/sandbox")
+    there, rules = host.left(), host.table
+    host.table = ""
+    (host.links / "ma0123abcd-br").rmdir()
+    host.lines.clear()
+
+    second = NetworkIsolator(host.root.parent / "work", KEY, host=host)
+    second.start(Log())
+    assert second.recover((A, B)) == []
+
+    assert (host.left(), host.table) == (there, rules)
+    joined = [line for line in host.lines if "master" in line]
+    assert sorted(joined) == [f"link set dev ma0123abcd-{number} master ma0123abcd-br up" for number in (2, 3)]
+
+
+def test_bridge_that_somebody_took_away_is_made_again_for_all(host: PretendedNetwork) -> None:
+    isolator = agent(host)
+    isolator.prepare(launch(A), "/sandbox")
+    (host.links / "ma0123abcd-br").rmdir()
+    host.lines.clear()
+    isolator.prepare(launch(B), "/sandbox")
+
+    assert [line for line in host.lines if line.endswith("-2 master ma0123abcd-br up")]
+
+
+def test_network_that_cannot_be_restored_is_said(host: PretendedNetwork) -> None:
+    agent(host).prepare(launch(A), "/sandbox")
+    host.refuse["nft"] = "no such kernel"
+    second, log = NetworkIsolator(host.root.parent / "work", KEY, host=host), Log()
+    second.start(log)
+
+    assert second.recover((A,)) == []
+    assert log.events == ["network_not_restored"]
+
+
 def test_what_no_record_tells_of_goes_before_the_first_container(host: PretendedNetwork) -> None:
     agent(host).prepare(launch(A), "/sandbox")
     ContainerRecords(host.root.parent / "work" / "networks", Endpoint).remove(A)

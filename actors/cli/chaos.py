@@ -48,6 +48,10 @@ def chaos(
             metavar="KIND[,…]", help="Kill these with kill -9 and start them again: masters, agents, frameworks."
         ),
     ] = None,
+    kills: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Do harm until so many were killed, instead of for a time.", parser=whole(1)),
+    ] = None,
     pause: Annotated[bool, typer.Option("--pause", help="Stop processes for 0.5 to 4 s (SIGSTOP).")] = False,
     cut: Annotated[
         bool, typer.Option("--cut", help="Cut hosts off, each in a network namespace of its own. Needs root.")
@@ -79,6 +83,7 @@ def chaos(
     Examples:
       mesos-actor chaos --duration 60s --kill agents,masters,frameworks
       mesos-actor chaos --duration 10m --kill masters --pause --cut --disk-full --seed 7
+      mesos-actor chaos --kills 100 --kill agents,masters,frameworks --pause
     """
     from mesos_actor.actors.chaos.hosts import enter
     from mesos_actor.actors.chaos.report import lines
@@ -89,7 +94,7 @@ def chaos(
         killed = frozenset() if pause or cut or disk_full else frozenset(KINDS.values())
     else:
         killed = _kinds(kill)
-    options = Options(_duration_s(duration), 0, killed, pause, cut, disk_full, masters, agents, keep=keep)
+    options = Options(_duration_s(duration), kills or 0, killed, pause, cut, disk_full, masters, agents, keep=keep)
     if seed is not None:
         options.seed = seed
     options.check()

@@ -25,6 +25,13 @@ _DIGEST_CHARACTERS = 32
 _NEW = ".new"
 
 
+class Assigned(msgspec.Struct, frozen=True):
+    """The record of a container that has some of the host's things for itself, by their names."""
+
+    container_id: ContainerId
+    names: tuple[str, ...]
+
+
 class ContainerRecords(Generic[R]):
     """Records of type `kind` in `directory`, which `start` makes. A record holds its container's id itself. `beside`
     are the endings, with their dot, of files that go with a record."""

@@ -16,13 +16,12 @@ from pathlib import Path
 from mesos_actor.actors.errors import InvalidInput
 from mesos_actor.actors.ids import ContainerId
 from mesos_actor.actors.messages.containers import LaunchContainer
-from mesos_actor.isolation.assignments import Assignments
 from mesos_actor.isolation.cgroup import CgroupError
 from mesos_actor.isolation.confinement_plan import Confinement, fields_of
+from mesos_actor.isolation.container_records import Assigned, ContainerRecords
 from mesos_actor.isolation.device_filter import DEFAULT_RULES, DeviceRule, attach, program_of
 from mesos_actor.isolation.gpus import Gpu, GpuPool, NotEnoughGpus
 from mesos_actor.isolation.isolator import BaseIsolator, Contribution, IsolatorError, Watch
-from mesos_actor.isolation.paths import directory_name
 
 GPU_VARIABLE = "MESOS_ACTOR_GPUS"
 """The PCI addresses of the container's GPUs, with commas between."""
@@ -56,7 +55,7 @@ class DevicesIsolator(BaseIsolator):
         attach_filter: Callable[[str, Sequence[DeviceRule]], None] = attach,
     ) -> None:
         self._cgroup_of = cgroup_of
-        self._records = Assignments(directory)
+        self._records = ContainerRecords(directory, Assigned)
         self._rules = (*DEFAULT_RULES, *allowed)
         program_of(self._rules)  # refuses rules without sense now, not at the first launch
         self._pool = GpuPool(gpus)
@@ -77,8 +76,8 @@ class DevicesIsolator(BaseIsolator):
             with self._lock:
                 gpus = self._pool.assign(launch.container_id, wanted)
                 if gpus:
-                    name = directory_name("container_id", launch.container_id)
-                    self._records.write(name, [gpu.address for gpu in gpus])
+                    addresses = tuple(gpu.address for gpu in gpus)
+                    self._records.write(launch.container_id, Assigned(launch.container_id, addresses))
             rules = (*self._rules, *(rule for gpu in gpus for rule in gpu.rules))
             self._attach(self._cgroup_of(launch.container_id), rules)
         except NotEnoughGpus as error:
@@ -91,8 +90,8 @@ class DevicesIsolator(BaseIsolator):
             return Contribution()
         devices = {device.path: device for gpu in gpus for device in gpu.devices}
         nodes = [[d.path, d.kind, d.major, d.minor, d.mode] for d in devices.values()]
-        addresses = ",".join(gpu.address for gpu in gpus)
-        return Contribution(env={GPU_VARIABLE: addresses}, fields={"confine": {"devices": nodes}})
+        variable = ",".join(gpu.address for gpu in gpus)
+        return Contribution(env={GPU_VARIABLE: variable}, fields={"confine": {"devices": nodes}})
 
     def update(self, container_id: ContainerId, launch: LaunchContainer) -> None:
         """GPUs stay as they were given at the launch: a running program has them open."""
@@ -104,17 +103,15 @@ class DevicesIsolator(BaseIsolator):
 
     def cleanup(self, container_id: ContainerId) -> None:
         with self._lock:
-            self._records.remove(directory_name("container_id", container_id))
+            self._records.remove(container_id)
             self._pool.release(container_id)
 
     def recover(self, kept: Collection[ContainerId]) -> Collection[ContainerId]:
         """Those that exist have again what they had. A GPU of theirs that this host has no more is logged."""
-        by_name = {directory_name("container_id", container_id): container_id for container_id in kept}
-        found = self._records.read()
-        assigned: dict[str, list[str]] = {by_name[name]: words for name, words in found.items() if name in by_name}
+        wanted, found = set(kept), {one.container_id: one.names for one in self._records.read()}
         with self._lock:
-            lost = self._pool.recover(assigned)
+            lost = self._pool.recover({name: names for name, names in found.items() if name in wanted})
         for container_id, addresses in lost.items():
             if self._watch is not None:
                 self._watch.log("gpus_lost", level="warning", container=container_id, gpus=", ".join(addresses))
-        return [ContainerId(name) for name in found if name not in by_name]
+        return [container_id for container_id in found if container_id not in wanted]

@@ -22,12 +22,11 @@ from pathlib import Path
 from mesos_actor.actors.errors import InvalidInput
 from mesos_actor.actors.ids import ContainerId
 from mesos_actor.actors.messages.containers import LaunchContainer
-from mesos_actor.isolation.assignments import Assignments
 from mesos_actor.isolation.cgroup import CgroupError, CgroupTree
 from mesos_actor.isolation.cgroup_files import CgroupNode
+from mesos_actor.isolation.container_records import Assigned, ContainerRecords
 from mesos_actor.isolation.isolator import BaseIsolator, Contribution, Ending, IsolatorError, Watch
 from mesos_actor.isolation.limits import Write, list_of
-from mesos_actor.isolation.paths import directory_name
 from mesos_actor.isolation.processors import NotEnoughProcessors, Processor, ProcessorPool, discover
 
 CLEANUP_S = 10.0
@@ -47,12 +46,12 @@ class ProcessorsIsolator(BaseIsolator):
         find: Callable[[Iterable[int]], Sequence[Processor]] = discover,
     ) -> None:
         self._tree = tree
-        self._records = Assignments(directory)
+        self._records = ContainerRecords(directory, Assigned)
         self._find = find
         self._lock = threading.Lock()
         self._pool = ProcessorPool(())
         #: How many each that has any was given at its launch; since then it may have lost some. Under the lock.
-        self._given: dict[str, int] = {}
+        self._given: dict[ContainerId, int] = {}
         #: Containers that live or are about to, and have none for themselves. As many as there are. Under the lock.
         self._others: set[ContainerId] = set()
         #: Whether the others may have fewer than are free: of a former life of the agent nobody knows.
@@ -63,10 +62,10 @@ class ProcessorsIsolator(BaseIsolator):
         self._records.start()
         if "cpuset" in self._tree.controllers:
             self._pool = ProcessorPool(self._find(CgroupNode(self._tree.directory).cpuset.cpus_effective))
-        kept = {name: [int(word) for word in words if word.isdecimal()] for name, words in self._records.read().items()}
-        self._given = {name: len(numbers) for name, numbers in kept.items()}
-        for name, lost in self._pool.recover(kept).items():
-            watch.log("processors_lost", level="warning", container=name, processors=list_of(lost))
+        kept = list(self._records.read())
+        self._given = {one.container_id: len(one.names) for one in kept}
+        for container_id, lost in self._pool.recover({one.container_id: map(int, one.names) for one in kept}).items():
+            watch.log("processors_lost", level="warning", container=container_id, processors=list_of(lost))
 
     def slow(self, launch: LaunchContainer) -> bool:
         """The cpuset of every other container is written."""
@@ -91,12 +90,11 @@ class ProcessorsIsolator(BaseIsolator):
                 "limits: pinned_cpus: the cgroup controller cpuset is not available on this agent; leave it out, or "
                 "enable it in the cgroup above it",
             )
-        name = directory_name("container_id", container_id)
         with self._lock:
             self._others.discard(container_id)
-            numbers = self._pool.assign(name, count, keep=1 if self._others else 0)
-            self._records.write(name, [str(number) for number in numbers])
-            self._given[name] = count
+            numbers = self._pool.assign(container_id, count, keep=1 if self._others else 0)
+            self._records.write(container_id, Assigned(container_id, tuple(map(str, numbers))))
+            self._given[container_id] = count
             self._write(container_id, numbers)
             self._narrow = True
         self._spread()
@@ -137,13 +135,13 @@ class ProcessorsIsolator(BaseIsolator):
     def started(self, container_id: ContainerId, pid: int) -> None:
         """After a restart this is how it is known who lives."""
         with self._lock:
-            if not self._pool.held(directory_name("container_id", container_id)):
+            if not self._pool.held(container_id):
                 self._others.add(container_id)
 
     def update(self, container_id: ContainerId, launch: LaunchContainer) -> None:
         """Processors stay as they were given at the launch: what runs may have counted them."""
         with self._lock:
-            given = self._given.get(directory_name("container_id", container_id), 0)
+            given = self._given.get(container_id, 0)
         wanted = launch.limits.pinned_cpus
         if wanted != given:
             text = f"pinned_cpus: a running container keeps its {given}, {wanted} are wanted now: launch another one"
@@ -156,12 +154,12 @@ class ProcessorsIsolator(BaseIsolator):
 
     def cleanup(self, container_id: ContainerId) -> None:
         try:
-            cgroup, name = self._tree.of(container_id), directory_name("container_id", container_id)
+            cgroup = self._tree.of(container_id)
         except InvalidInput:
             return  # such a name never had any
         try:
             # Of a former life's leftovers somebody may live.
-            if self._pool.held(name) and cgroup.is_populated() and not cgroup.kill(CLEANUP_S):
+            if self._pool.held(container_id) and cgroup.is_populated() and not cgroup.kill(CLEANUP_S):
                 raise IsolatorError(
                     "spawn", f"{container_id}: did not die within {CLEANUP_S:g} s, keeps its processors"
                 )
@@ -172,14 +170,13 @@ class ProcessorsIsolator(BaseIsolator):
             raise IsolatorError("spawn", str(error)) from None
 
     def _release(self, container_id: ContainerId) -> None:
-        name = directory_name("container_id", container_id)
         with self._lock:
             self._others.discard(container_id)
-            if self._pool.release(name):
+            if self._pool.release(container_id):
                 self._narrow = True
-            if self._given.pop(name, 0):
-                self._records.remove(name)
+            if self._given.pop(container_id, 0):
+                self._records.remove(container_id)
 
     def recover(self, kept: Collection[ContainerId]) -> Collection[ContainerId]:
-        names = {directory_name("container_id", container_id) for container_id in kept}
-        return [ContainerId(name) for name in self._records.read() if name not in names]
+        wanted = set(kept)
+        return [one.container_id for one in self._records.read() if one.container_id not in wanted]

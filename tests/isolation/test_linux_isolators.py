@@ -16,6 +16,7 @@ from mesos_actor.actors.messages.values import Command
 from mesos_actor.actors.resources import Resources
 from mesos_actor.isolation.cgroup import CgroupError
 from mesos_actor.isolation.confinement_plan import Confinement, fields_of
+from mesos_actor.isolation.container_records import Assigned, ContainerRecords
 from mesos_actor.isolation.device_filter import DEFAULT_RULES, DeviceRule
 from mesos_actor.isolation.gpus import Gpu, Node
 from mesos_actor.isolation.isolator import Isolation, IsolatorError, Limitation
@@ -113,7 +114,7 @@ def test_refused_filter_fails_the_launch_and_gives_the_gpus_back(kernel: Recorde
         isolation.prepare(launch(A, 2), "/box")
     kernel.refuses = False
     assert isolator.prepare(launch(B, 2), "/box").env
-    assert [path.name for path in (tmp_path / "gpus").iterdir()] == ["b"]
+    assert [one.container_id for one in ContainerRecords(tmp_path / "gpus", Assigned).read()] == [B]
 
 
 def test_contributions_of_both_are_one(kernel: Recorder, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from mesos_actor.actors.messages.containers import LaunchContainer
 from mesos_actor.actors.messages.values import Command, TaskLimits
 from mesos_actor.actors.resources import Resources
 from mesos_actor.isolation.cgroup import CgroupTree
+from mesos_actor.isolation.container_records import Assigned, ContainerRecords
 from mesos_actor.isolation.isolator import Ending, IsolatorError, Limitation
 from mesos_actor.isolation.processors import Processor
 from mesos_actor.isolation.processors_isolator import ProcessorsIsolator
@@ -61,7 +62,7 @@ class Host:
         return (Path(self.tree.of(container_id).directory) / "cpuset.cpus").read_text().strip()
 
     def remembered(self) -> dict[str, str]:
-        return {path.name: path.read_text() for path in sorted(self.records.iterdir())}
+        return {one.container_id: "\n".join(one.names) for one in ContainerRecords(self.records, Assigned).read()}
 
 
 def launch(container_id: ContainerId, pinned: int = 0) -> LaunchContainer:

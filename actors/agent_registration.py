@@ -16,7 +16,7 @@ from mesos_actor.actors.core.updates import UpdateStreams
 from mesos_actor.actors.ids import Address, AgentId, FrameworkId, Node, Principal, Term, node_of
 from mesos_actor.actors.messages.agents import Ping, Pong, RegisterAgent, Registered
 from mesos_actor.actors.messages.records import AgentIdentityRecord
-from mesos_actor.actors.messages.scheduler import ASK_ELSEWHERE, Refused
+from mesos_actor.actors.messages.scheduler import ASK_ELSEWHERE, OTHER_TERM, Refused
 
 IDENTITY_KEY = "identity"
 REGISTER_TIMER = "register"
@@ -26,6 +26,7 @@ MASTER_PRINCIPALS = frozenset({Principal("cluster"), Principal("local"), Princip
 """Who may speak as a master: a holder of the cluster key, an actor of the same process, and anybody when the cluster
 runs without keys."""
 
+UNKNOWN_TERM = Term(0)
 _MIN_PING_TIMEOUT_MS = 100
 """A master that asks to be missed sooner than this is not obeyed."""
 
@@ -104,11 +105,14 @@ class Registration:
         else:
             ctx.set_timer(REGISTER_TIMER, ctx.rng.randrange(self._backoff_us + 1))
 
-    def _ask(self, ctx: Context) -> None:
+    def _ask(self, ctx: Context, term: Term = UNKNOWN_TERM) -> None:
+        """Ask the current candidate, as the leader of `term` if that is news. From then on no older one is believed:
+        what we tell it must stay true until it has heard it, however late that is."""
         self._asked = True
+        self.term = max(self.term, term)
         self._attempt = ctx.rng.getrandbits(53)
         described = self._describe(ctx, self)
-        ctx.send(self._search.current, msgspec.structs.replace(described, attempt=self._attempt))
+        ctx.send(self._search.current, msgspec.structs.replace(described, attempt=self._attempt, term=self.term))
         ctx.set_timer(REGISTER_TIMER, ctx.rng.randrange(self._backoff_us // 2, self._backoff_us + 1))
         self._backoff_us = min(self._backoff_us * 2, self._settings.registration_backoff_max_ms * 1_000)
 
@@ -163,14 +167,16 @@ class Registration:
             return
         if message.fatal or message.reason == "unauthorized":
             self.give_up(ctx, message.text or message.reason)
-        elif message.reason in ASK_ELSEWHERE:
+        elif message.reason in ASK_ELSEWHERE or message.reason == OTHER_TERM:
             if self.connected:
+                if message.reason == OTHER_TERM:
+                    return  # of a question of long ago
                 self.seek(ctx, at_once=False)
-            if self._asks(message.leader):
+            if self._asks(message.leader, message.term):
                 return  # already: the master that we left refuses each of our messages
             if self.seeking and self._search.follow(message.leader):
                 self._backoff_us = self._settings.registration_backoff_ms * 1_000
-                self._ask(ctx)
+                self._ask(ctx, message.term)
             elif self.seeking:
                 self._backoff_us = self._settings.registration_backoff_ms * 1_000
                 ctx.set_timer(REGISTER_TIMER, self._search.retry_us(ctx.rng))
@@ -191,14 +197,15 @@ class Registration:
             ctx.set_timer(PING_TIMER, self._ping_timeout_us)
             if ctx.sometimes("agent-registers-again"):
                 self.seek(ctx, at_once=True)
-        elif not message.connected and (self.connected or self.seeking) and not self._asks(sender):
+        elif not message.connected and (self.connected or self.seeking) and not self._asks(sender, message.term):
             if self.connected:
                 self.seek(ctx, at_once=False)
             if self._search.follow(sender):
-                self._ask(ctx)
+                self._ask(ctx, message.term)
 
-    def _asks(self, sender: Address) -> bool:
-        return self._asked and self._search.current == sender
+    def _asks(self, leader: Address, term: Term) -> bool:
+        """Whether that is whom we ask, as the leader of that term or a newer one."""
+        return self._asked and self._search.current == leader and term <= self.term
 
     def on_ping_timer(self, ctx: Context) -> None:
         """The master has been silent for too long: look for the leader again."""

@@ -33,7 +33,7 @@ from mesos_actor.actors.messages.registry import (
     ProposalRefused,
     UpdateAgent,
 )
-from mesos_actor.actors.messages.scheduler import ExecutorLost
+from mesos_actor.actors.messages.scheduler import OTHER_TERM, ExecutorLost
 from mesos_actor.actors.task import Reason
 
 _NOT_KNOWN = (
@@ -60,7 +60,9 @@ class MasterAgents(MasterLosses):
     def on_register_agent(self, ctx: Context, sender: Address, message: RegisterAgent) -> None:
         if not self.is_operator(ctx, sender, message):
             return
-        if problem := validation.registration_error(message):
+        if message.term != self.term and not self._is_first(message):
+            self._ask_anew(ctx, request_of(ctx, sender, message))
+        elif problem := validation.registration_error(message):
             ctx.warn("agent_refused", sender=sender, text=problem)
             self.refuse(ctx, sender, message, "invalid", problem)
         elif message.cluster_id and message.cluster_id != self.cluster_id:
@@ -71,6 +73,14 @@ class MasterAgents(MasterLosses):
             self._shut_out(ctx, sender, text)
         else:
             self._register(ctx, request_of(ctx, sender, message), message)
+
+    def _ask_anew(self, ctx: Context, request: Request) -> None:
+        text = f"This was not meant for a leader of term {self.term}: say again what there is"
+        self.refuse(ctx, request.sender, request.message, OTHER_TERM, text)
+
+    def _is_first(self, message: RegisterAgent) -> bool:
+        """Whether it is of an agent that never took part: it knows no term, and has nothing to tell that can be old."""
+        return not (message.term or message.agent_id or message.registration in self.roster.agent_with)
 
     def _register(self, ctx: Context, request: Request, message: RegisterAgent) -> None:
         """Decide whether the registry must be asked first; an agent that is known and unchanged is let in at once."""
@@ -155,7 +165,9 @@ class MasterAgents(MasterLosses):
             message = request.message
             if not isinstance(message, RegisterAgent) or self._is_double(ctx, entry, request.sender):
                 continue
-            if message.info == record.info:
+            if returning and not message.agent_id:
+                self._ask_anew(ctx, request)  # its first word, which comes when it has taken part and was lost
+            elif message.info == record.info:
                 back = "Unreachable agent reregistered" if returning else ""
                 self._join(ctx, request.sender, message, entry, back)
             else:

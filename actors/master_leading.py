@@ -43,7 +43,7 @@ from mesos_actor.actors.messages.registry import (
     ProposalRefused,
     Propose,
 )
-from mesos_actor.actors.messages.scheduler import ASK_ELSEWHERE, OperationResult, Refused
+from mesos_actor.actors.messages.scheduler import ASK_ELSEWHERE, OTHER_TERM, OperationResult, Refused
 
 REGISTRY = local("registry")
 TRUSTED = frozenset({"cluster", "local", "anonymous"})
@@ -115,7 +115,7 @@ class MasterLeading(Actor):
         self.settings = settings
         self.allocator = allocator
         self.leading = False
-        self.leader = Address("")
+        self.leader, self.leader_term = Address(""), Term(0)
         self.term = Term(0)
         self.cluster_id = ClusterId("")
         self.master_id = MasterId("")
@@ -157,29 +157,31 @@ class MasterLeading(Actor):
     def begin_term(self, ctx: Context, message: Leading) -> None:
         """Lead from nothing: what was known before, in an earlier term, is forgotten. Whoever was connected then must
         come again, to us."""
-        self._step_down(ctx, address(ctx.node, ctx.name))
+        self._step_down(ctx, address(ctx.node, ctx.name), message.term)
         self.leading, self.term, self.cluster_id = True, message.term, message.cluster_id
-        self.leader = address(ctx.node, ctx.name)
         self.master_id = self.offers.master_id = MasterId(f"{ctx.rng.getrandbits(64):016x}")
         self.arm(ctx, "collect", COLLECT_INTERVAL_US)
 
     @handles(Following)
     def on_following(self, ctx: Context, sender: Address, message: Following) -> None:
-        if sender != REGISTRY or ctx.principal != "local" or (not self.leading and message.leader == self.leader):
+        if sender != REGISTRY or ctx.principal != "local":
             return
-        self._step_down(ctx, message.leader)
+        if not self.leading and message.leader == self.leader:
+            self.leader_term = message.term
+            return
+        self._step_down(ctx, message.leader, message.term)
         ctx.log("following", term=message.term, leader=message.leader)
 
-    def _step_down(self, ctx: Context, leader: Address) -> None:
+    def _step_down(self, ctx: Context, leader: Address, term: Term) -> None:
         """Somebody else leads, or will: tell whoever waits for an answer, and all that are connected, at once."""
-        self.leader = leader
+        self.leader, self.leader_term = leader, term
         if self.leading:
             for operation in self.pending.all():
                 self.answer_refused(ctx, operation, "deposed", DEPOSED)
             text = "This master no longer leads: whether the framework got this is not known"
             for (_, operation_id), asker in self.instructions.items():
                 ctx.send(asker, OperationResult(operation_id, False, "unavailable", text))
-            refused = Refused("not-leading", "This master no longer leads", leader=leader)
+            refused = Refused("not-leading", "This master no longer leads", leader=leader, term=term)
             for where in (*self.roster.agent_at, *self.roster.framework_at):
                 ctx.send(where, refused)
         self._forget(ctx)
@@ -229,9 +231,10 @@ class MasterLeading(Actor):
 
     def refuse(self, ctx: Context, to: Address, about: Message, reason: str, text: str, fatal: bool = False) -> None:
         """Say why a message was not acted on."""
-        leader = self.leader if reason in ASK_ELSEWHERE else Address("")
+        elsewhere = reason in ASK_ELSEWHERE or reason == OTHER_TERM
+        leader, term = (self.leader, self.leader_term) if elsewhere else (Address(""), Term(0))
         operation_id = getattr(about, "operation_id", OperationId(""))
-        ctx.send(to, Refused(reason, text, fatal, leader, operation_id, type(about).__name__))
+        ctx.send(to, Refused(reason, text, fatal, leader, operation_id, type(about).__name__, term))
 
     def is_operator(self, ctx: Context, sender: Address, message: Message) -> bool:
         """Whether the sender holds the cluster's key; otherwise it is told that it must."""
@@ -290,7 +293,7 @@ class MasterLeading(Actor):
         if operation is None:
             return
         if message.reason in ("not-leading", "stale-term"):
-            self._step_down(ctx, message.leader)
+            self._step_down(ctx, message.leader, Term(0))
             ctx.warn("deposed", reason=message.reason, text=message.text)
             self.arm(ctx, "ask-registry", ASK_REGISTRY_US)
         ctx.warn("proposal_refused", command=type(operation.command).__name__, reason=message.reason, text=message.text)

@@ -51,6 +51,8 @@ class EmulatedAgent(Actor):
         settings = AgentSettings(hostname=name, masters=masters, resources=RESOURCES, version="emulated")
         self.registration = Registration(settings, UpdateStreams(1, 1), self._introduction)
         self.held: dict[TaskId, TaskReport] = {}
+        #: The term in which it registered last.
+        self.newest = -1
         self.frameworks: dict[FrameworkId, FrameworkInfo] = {}
 
     def on_start(self, ctx: Context) -> None:
@@ -80,8 +82,8 @@ class EmulatedAgent(Actor):
 
     @handles(Registered)
     def on_registered(self, ctx: Context, sender: Address, message: Registered) -> None:
-        before = self.registration.term if self.registration.agent_id else -1
-        if self.registration.on_registered(ctx, sender, message) and message.term > before:
+        if self.registration.on_registered(ctx, sender, message) and message.term > self.newest:
+            self.newest = message.term
             EmulatedAgent.registered[message.term] += 1
             if EmulatedAgent.registered[message.term] == self.total:
                 print(f"ready {message.term} {time.monotonic()}", flush=True)

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from mesos_actor.actors.ids import Address, AgentId, ClusterId, FrameworkId, Principal, TaskId, UpdateId, address
+from mesos_actor.actors.ids import Address, AgentId, ClusterId, FrameworkId, Principal, TaskId, Term, UpdateId, address
 from mesos_actor.actors.messages.agents import AcknowledgeUpdate, Ping, Pong, RegisterAgent, Registered, RunTasks
 from mesos_actor.actors.messages.base import Message
 from mesos_actor.actors.messages.scheduler import Refused, Update
@@ -110,6 +110,7 @@ class LightAgent:
         self.name, self.master, self.begin_us = name, master, begin_us
         self.agent_id = AgentId("")
         self.cluster_id = ClusterId("")
+        self.term = Term(0)
         self.tasks: dict[tuple[FrameworkId, TaskId], TaskReport] = {}
         self._outlet: Outlet
 
@@ -121,7 +122,7 @@ class LightAgent:
         if not self.agent_id:
             here = address(self._outlet.node, self.name)
             info = AgentInfo(self.name, here, TOTAL, version="light")
-            self._outlet.send(self.master, RegisterAgent(info, f"registration-of-{self.name}"))
+            self._outlet.send(self.master, RegisterAgent(info, f"registration-of-{self.name}", term=self.term))
             self._outlet.call_later(REGISTER_RETRY_US, self._register)
 
     def on_message(self, sender: Address, cause: str, principal: Principal, message: Message) -> None:
@@ -135,6 +136,9 @@ class LightAgent:
                     self._run(message, task)
             case AcknowledgeUpdate():
                 pass
+            case Refused(reason="other-term"):
+                self.term = message.term
+                self._register()
             case Refused(fatal=False, about="RegisterAgent"):
                 self._outlet.call_later(REFUSED_RETRY_US, self._register)
             case _:

@@ -312,6 +312,7 @@ class World:
                 ClusterId(cluster),
                 tuple(tasks),
                 tuple(executors),
+                term=self.master.term,
             ),
         )
         return next(m.agent_id for m in reversed(self.inbox[where]) if isinstance(m, Registered))

@@ -372,6 +372,35 @@ def test_only_the_answer_to_the_newest_registration_counts(bench: Bench) -> None
     assert told == [[], [("t", "RUNNING", ""), ("t", "FINISHED", "")]]
 
 
+def test_a_registration_is_meant_for_one_term_and_says_what_was_true_in_it(bench: Bench) -> None:
+    """It was told to a master that led only later, when the agent had taken part in a term between. That master asks
+    it to say so again; and until it has heard, no older leader gives it anything that it did not tell of."""
+    start(bench, command("old"))
+    bench.lose("tcp://10.0.0.1:5050")
+    late = only(RegisterAgent, bench.fire("register"))
+    assert late.term == 3
+    refused = Refused("other-term", "", leader=M2, about="RegisterAgent", term=Term(5))
+    again = only(RegisterAgent, bench.tell(M2, refused))
+    assert (again.term, again.attempt != late.attempt) == (5, True)
+    assert bench.tell(M2, refused) == []
+
+    between = msgspec.structs.replace(registered(), attempt=again.attempt, term=Term(4))
+    bench.tell(M1, between)
+    assert bench.agent.registration.seeking
+    bench.tell(M2, msgspec.structs.replace(registered(), attempt=again.attempt, term=Term(5)))
+    assert bench.agent.registration.connected
+    bench.tell(M2, refused)
+    assert bench.agent.registration.connected, "of a question of long ago"
+
+
+def test_the_term_of_a_leader_that_somebody_named_is_used_at_once(bench: Bench) -> None:
+    bench.lose("tcp://10.0.0.1:5050")
+    bench.fire("register")
+
+    named = Refused("not-leading", "", leader=M2, about="RegisterAgent", term=Term(7))
+    assert only(RegisterAgent, bench.tell(M1, named)).term == 7
+
+
 def test_a_lost_master_pauses_updates_and_coming_back_sends_them_again(bench: Bench) -> None:
     container = start(bench, command("t"))
     bench.lose("tcp://10.0.0.1:5050")

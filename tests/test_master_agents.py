@@ -44,7 +44,7 @@ QUICK = MasterSettings(ping_interval_ms=1_000, max_missed_pings=3, reregister_wi
 
 
 def register(world: World, name: str = "a", **fields: Any) -> RegisterAgent:
-    return replace(RegisterAgent(world.agent_info(name), f"reg-{name}"), **fields)
+    return replace(RegisterAgent(world.agent_info(name), f"reg-{name}", term=world.master.term), **fields)
 
 
 # -- admission

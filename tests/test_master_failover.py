@@ -393,6 +393,44 @@ def test_agents_are_called_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> N
     assert called == [2, 2, 1, 0]
 
 
+def test_what_an_agent_told_another_term_is_not_believed() -> None:
+    """Late on its way: since then the agent took part in a term of somebody else, and got a task. Its framework must
+    not be told that the task is gone. (Found by the simulation, seed 8337: it was launched again, and ran twice.)"""
+    world = World()
+    agent_id, framework = world.agent("a"), world.framework("f")
+    where = world.master.roster.agents[agent_id].info.address
+    late = RegisterAgent(world.agent_info("a"), "reg-a", agent_id, world.master.cluster_id, term=Term(1))
+    depose(world, 2)
+    lead(world, 3)
+    world.inbox.clear()
+
+    world.deliver(where, late)
+
+    refused = world.one(where, Refused)
+    assert (refused.reason, refused.leader, refused.term) == ("other-term", "tcp://m:1/master", 3)
+    assert not world.master.roster.agents[agent_id].registered
+    world.framework("f", framework_id=framework)
+    world.deliver("peer:f/framework", Reconcile(framework, ((TaskId("t"), agent_id),)))
+    assert world.updates() == [], "nobody knows yet"
+    assert world.agent("a", agent_id=agent_id, tasks=[report(framework)]) == agent_id
+    world.deliver("peer:f/framework", Reconcile(framework, ((TaskId("t"), agent_id),)))
+    assert [status.state for status in world.updates()] == [TaskState.RUNNING]
+
+
+def test_the_first_word_of_an_agent_needs_no_term_and_does_not_count_later() -> None:
+    world = World()
+    first = RegisterAgent(world.agent_info("a"), "reg-a")
+    world.deliver("tcp://a:1/agent", first)
+    assert world.one("tcp://a:1/agent", Registered).term == 1
+    depose(world, 2)
+    lead(world, 3)
+    world.inbox.clear()
+
+    world.deliver("tcp://a:1/agent", first)
+
+    assert world.one("tcp://a:1/agent", Refused).reason == "other-term"
+
+
 def test_removals_that_are_held_do_not_keep_others(monkeypatch: pytest.MonkeyPatch) -> None:
     world = silent_world(limit_permille=500, agents=5, back=2)
     monkeypatch.setattr(master_losses, "MAX_MARKED_AT_ONCE", 1)

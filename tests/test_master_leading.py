@@ -97,7 +97,7 @@ def test_a_deposed_master_forgets_and_a_new_term_starts_afresh() -> None:
     world.deliver(REGISTRY, Following(Term(2)), "local")
 
     assert (world.allocator.agents, world.allocator.frameworks, world.allocator.weights["ads"]) == ({}, {}, 1_000)
-    world.deliver(A, RegisterAgent(world.agent_info("a"), "reg-a", agent_id))
+    world.deliver(A, RegisterAgent(world.agent_info("a"), "reg-a", agent_id, term=world.master.term))
     assert [refused.reason for refused in world.take(A, Refused)] == ["not-leading"] * 2
     records = world.registry.state.records()
     world.deliver(REGISTRY, Leading(Term(3), world.registry.state.cluster.cluster_id, records), "local")  # type: ignore[union-attr]
@@ -171,7 +171,7 @@ def test_whoever_went_away_meanwhile_is_not_taken_for_connected() -> None:
     world = World()
     silent(world)
     world.deliver(F, Subscribe(FrameworkInfo("f", failover_timeout_ms=60_000)))
-    world.deliver(A, RegisterAgent(world.agent_info("a"), "reg-a"))
+    world.deliver(A, RegisterAgent(world.agent_info("a"), "reg-a", term=world.master.term))
     world.lose_link("peer:f")
     world.lose_link("tcp://a:1")
     world.registry_answers = True
@@ -192,8 +192,8 @@ def test_an_agent_being_marked_is_not_registered_until_that_is_done() -> None:
     silent(world)
     world.deliver(CLI, MarkAgentGone(OperationId("g"), agent_id))
 
-    world.deliver(A, RegisterAgent(world.agent_info("a"), "reg-a", agent_id))
-    world.deliver(A, RegisterAgent(world.agent_info("a"), "reg-a"))
+    world.deliver(A, RegisterAgent(world.agent_info("a"), "reg-a", agent_id, term=world.master.term))
+    world.deliver(A, RegisterAgent(world.agent_info("a"), "reg-a", term=world.master.term))
 
     assert len(world.master.pending) == 1
 
@@ -202,7 +202,7 @@ def test_marking_waits_for_a_registration_that_is_being_written() -> None:
     world = World()
     agent_id = world.agent()
     silent(world)
-    world.deliver(A, RegisterAgent(world.agent_info("a", FOUR + ONE), "reg-a"))
+    world.deliver(A, RegisterAgent(world.agent_info("a", FOUR + ONE), "reg-a", term=world.master.term))
     world.deliver(CLI, MarkAgentGone(OperationId("g"), agent_id))
 
     result = world.one(CLI, OperationResult)

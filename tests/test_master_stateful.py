@@ -129,7 +129,9 @@ class Cluster(RuleBasedStateMachine):
         known = self.world.master.roster.agents.get(agent) or self.world.master.roster.absent.get(agent)
         registration = known.registration if known is not None else f"reg-{name}"
         info = self.world.agent_info(known.info.hostname if known is not None else name, size)
-        message = RegisterAgent(info, registration, agent, tasks=tuple(tasks), executors=tuple(executors))
+        message = RegisterAgent(
+            info, registration, agent, tasks=tuple(tasks), executors=tuple(executors), term=self.world.master.term
+        )
         self.world.deliver(f"{node}/agent", message)
 
     @rule()
@@ -173,7 +175,9 @@ class Cluster(RuleBasedStateMachine):
                     for t in agent.tasks
                     if data.draw(st.booleans())
                 )
-                message = RegisterAgent(agent.info, agent.registration, agent.agent_id, tasks=tasks)
+                message = RegisterAgent(
+                    agent.info, agent.registration, agent.agent_id, tasks=tasks, term=self.world.master.term
+                )
                 self.world.deliver(agent.info.address, message)
         for framework in list(roster.frameworks.values()):
             if not framework.connected:

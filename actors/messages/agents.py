@@ -23,6 +23,9 @@ class RegisterAgent(Message, frozen=True):
     frameworks: tuple[tuple[FrameworkId, FrameworkInfo], ...] = ()
     attempt: int = 0
     """A random number, another one each time. The answer repeats it."""
+    term: Term = Term(0)
+    """Of the leader that it is meant for, as far as this agent knows. The leader of another one refuses it: on its way
+    for long, it may tell of what was before the agent took part in a term between."""
 
 
 class Pong(Message, frozen=True):

@@ -229,15 +229,18 @@ class OperationResult(Message, frozen=True):
 
 ASK_ELSEWHERE = frozenset({"not-leading", "deposed"})
 """Reasons of Refused after which another master should be asked."""
+OTHER_TERM = "other-term"
+"""Reason of Refused of a RegisterAgent that was not meant for this term of the leader."""
 
 
 class Refused(Message, frozen=True):
     """Your message was not acted on. `fatal`: you no longer take part (removed, failed over, not authorized).
 
     Reasons: `not-leading` (then `leader` says who does, if known), `not-subscribed`, `removed`, `failed-over`,
-    `invalid`, `unauthorized`, `malformed`, `unknown-message`, `full`. After two more it may have been acted on all the
-    same: `unavailable` (no answer in time) and `deposed` (this master lost the lead before it knew; `leader` as above).
-    Asking again under the same operation id is always harmless: whoever leads does it once.
+    `invalid`, `unauthorized`, `malformed`, `unknown-message`, `full`, `other-term` (of a RegisterAgent).
+    After two more it may have been acted on all the same: `unavailable` (no answer in time) and `deposed` (this master
+    lost the lead before it knew; `leader` as above). Asking again under the same operation id is always harmless:
+    whoever leads does it once.
     """
 
     reason: str
@@ -247,6 +250,8 @@ class Refused(Message, frozen=True):
     operation_id: OperationId = OperationId("")
     about: str = ""
     """The class of the message that was refused."""
+    term: Term = Term(0)
+    """In which `leader` leads; 0: not known."""
 
 
 class Posted(Message, frozen=True):

@@ -27,6 +27,7 @@ from mesos_actor.actors.core.workload import HostedFramework, Run
 from mesos_actor.actors.frameworks.batch_state import BatchState
 from mesos_actor.actors.ids import ContainerId
 from mesos_actor.actors.master import Master
+from mesos_actor.actors.master_agents import MasterAgents
 from mesos_actor.actors.messages.containers import ContainersRecovered, LaunchContainer
 from mesos_actor.actors.messages.raft import ReadRegistry
 from mesos_actor.actors.messages.scheduler import Kill
@@ -154,6 +155,11 @@ def old_leaders_are_obeyed(patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr(Registration, "stale", lambda self, ctx, term: False)
     patch.setattr(Registration, "obeys", obeys_all)
+
+
+def late_registrations_are_believed(patch: pytest.MonkeyPatch) -> None:
+    """What an agent told for another term counts."""
+    patch.setattr(MasterAgents, "_is_first", lambda self, message: True)
 
 
 def executors_are_left_running(patch: pytest.MonkeyPatch) -> None:

@@ -180,13 +180,13 @@ async def local_containers(make: Make) -> AsyncIterator[LocalContainers]:
 
 def processes(work_dir: Path) -> Made:
     """Not isolated."""
-    return ProcessContainerizer(work_dir, launcher_idle_s=0.5), None
+    return ProcessContainerizer(work_dir, launcher_idle_s=30), None
 
 
 def isolated(work_dir: Path, more: Sequence[Isolator] = ()) -> Made:
     """A cgroup for each."""
     tree = Path(find().own, tree_name(work_dir))
-    return LinuxContainerizer(work_dir, launcher_idle_s=0.5, more=more), tree
+    return LinuxContainerizer(work_dir, launcher_idle_s=30, more=more), tree
 
 
 async def until(condition: Callable[[], bool], what: str) -> None:

@@ -106,7 +106,8 @@ def replay(
     ] = None,
 ) -> None:
     """Play a failing run again, and show it: as a story, or as the options say. Exit status 1 when it breaks the same
-    as before, 0 when it ends well, 3 when it breaks something else.
+    as before, 0 when it ends well, 3 when it breaks something else. A test's file is played by pytest, with --trace,
+    --mermaid and --svg for the test's story; --diff, --until and --pdb are for the cluster's own runs.
 
     \b
     Example: mesos-actor replay .sim-failures/3f2a9c01.json --svg failure.svg
@@ -120,7 +121,11 @@ def replay(
         raise typer.BadParameter("says where to stop by --until SECONDS", param_hint="--pdb")
     found = read_replay(file)
     if found.trial is None:
-        raise ConfigError(f"{file}: is of the test {found.test}; play it by: pytest '{found.test}' --sim-replay {file}")
+        if diff or until is not None:
+            raise ConfigError(
+                f"{file}: is of the test {found.test}, which pytest plays: --diff, --until and --pdb are not for it"
+            )
+        raise typer.Exit(_play_test(found.test, file.absolute(), trace, mermaid, svg))
     run = _play(found.trial, until, pdb)
     lines = run.sim.world.trace() if run.sim is not None else []
     if trace:
@@ -134,6 +139,20 @@ def replay(
         raise typer.Exit(1 if run.broken.what == found.broken.what else 3)
     if until is None:
         note(f"it ends well; {found.broken.what} was broken when it was written" + _planted(found.bug))
+
+
+def _play_test(test: str, file: Path, trace: bool, mermaid: bool, svg: Path | None) -> int:
+    """Have pytest play it, where it was found. Returns pytest's exit status."""
+    import subprocess
+    import sys
+
+    from mesos_actor.transport.sim.replay import DIRECTORY
+
+    command = [sys.executable, "-m", "pytest", test, "--sim-replay", str(file)]
+    command += ["--sim-trace"] * trace + ["--sim-mermaid"] * mermaid
+    command += [] if svg is None else ["--sim-svg", str(svg.absolute())]
+    root = file.parent.parent if file.parent.name == DIRECTORY else Path.cwd()
+    return subprocess.run(command, cwd=root, check=False).returncode
 
 
 def _planted(bug: str) -> str:

@@ -91,7 +91,7 @@ def test_a_diagram_and_a_trace_are_printed(tmp_path: Path) -> None:
         (("replay", str(FILE), "--diff", "other"), "the run without faults"),
         (("replay", str(FILE), "--pdb"), "--until"),
         (("replay", "README.json"), "is not a replay file"),
-        (("replay", "test.json"), "pytest 'test_mine.py::test_it' --sim-replay"),
+        (("replay", "test.json", "--diff", "calm"), "which pytest plays"),
         (("replay", "old.json"), "format 99"),
     ],
 )

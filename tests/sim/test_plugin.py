@@ -73,7 +73,7 @@ def test_a_failure_is_told_shrunk_written_down_and_replayed(pytester: pytest.Pyt
 
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
-        ["*Captured simulation call*", "1 of * fault was needed:", "  agent1 loses power at 1.5 s and never returns"]
+        ["*Captured simulation call*", "1 of * faults was needed:", "  agent1 loses power at 1.5 s and never returns"]
     )
     (path,) = (pytester.path / ".sim-failures").iterdir()
     replay = json.loads(path.read_text())
@@ -82,9 +82,45 @@ def test_a_failure_is_told_shrunk_written_down_and_replayed(pytester: pytest.Pyt
     again = pytester.runpytest("--sim-replay", str(path), "--sim-trace")
     again.assert_outcomes(failed=1, deselected=1)
     again.stdout.fnmatch_lines(["the last * events:"])
+    picture = pytester.path / "story.svg"
+    command = [sys.executable, "-m", "mesos_actor", "replay", str(path), "--mermaid", "--svg", str(picture)]
+    shown = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert shown.returncode == 1 and "sequenceDiagram" in shown.stdout, shown
+    assert picture.read_text().startswith("<svg")
+    refused = subprocess.run([*command[:5], "--diff", "calm"], capture_output=True, text=True, check=False)
+    assert refused.returncode == 2 and "which pytest plays" in refused.stderr
 
 
 @pytest.mark.slow
+def test_one_of_several_runs_is_played_again_by_the_command_that_is_told(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(TESTS)
+    told = pytester.runpytest("-k", "power", "--sim-runs", "2").stdout.str()
+    (command, *_) = [line.removeprefix("again: pytest ") for line in told.splitlines() if line.startswith("again: ")]
+    test, option, file = command.split()
+
+    assert test.endswith(("[seed1]'", "[seed0]'"))
+    pytester.runpytest(test.strip("'"), option, file).assert_outcomes(failed=1)
+
+
+def test_faults_for_hosts_that_never_were_are_no_test(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        def test_nothing(sim):
+            sim.faults.crash("agent-9", at_s=1)
+            sim.run(2)
+
+        def test_something(sim):
+            sim.faults.crash("agent-3", at_s=1)
+            sim.add_agent()
+            sim.run(2)
+        """
+    )
+    result = pytester.runpytest()
+
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["*ConfigError: faults for hosts that never were: agent9; there were agent0, *"])
+
+
 def test_under_hypothesis_the_smallest_example_is_told(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
         test_drawn="""

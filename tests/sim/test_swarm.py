@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import run_state_machine_as_test
+from msgspec.structs import replace
 
+from mesos_actor.actors.framework import Framework, command_task
 from mesos_actor.testing import (
     SIM_SETTINGS,
     ClusterMachine,
@@ -26,11 +28,12 @@ from mesos_actor.transport.sim import diagram, swarm
 from mesos_actor.transport.sim.faults import Delay, hosts_of
 from mesos_actor.transport.sim.replay import read_replay
 from mesos_actor.transport.sim.shrink import Shrinker, likened, minimize, moved
-from mesos_actor.transport.sim.story import concerning, first_difference, subjects
+from mesos_actor.transport.sim.story import Told, _excerpt, concerning, first_difference, subjects
 from mesos_actor.transport.sim.swarm import play_seed
 from mesos_actor.transport.sim.trial import Broken, Run, Trial
-from mesos_actor.transport.sim.world import InvariantViolation
+from mesos_actor.transport.sim.world import InvariantViolation, NotReached
 from tests.sim import bugs
+from tests.sim.workloads import ONE_CPU, One
 
 
 @pytest.mark.slow
@@ -82,9 +85,42 @@ def test_a_failure_is_written_down_and_told(monkeypatch: pytest.MonkeyPatch, tmp
     assert json.loads(Path(found.file).read_text())["broken"]["what"] == "nothing-kept-is-forgotten"
     lines = found.story.splitlines()
     assert lines[0].startswith("nothing-kept-is-forgotten: ")
-    assert any("fault was needed" in line for line in lines)
+    assert any(line == "1 of 40 faults was needed:" for line in lines)
     assert any("agent0 dies before its" in line and line.startswith("!!") for line in lines)
     assert f"again: mesos-actor replay {found.file}" in lines
+
+
+def test_a_long_story_keeps_what_is_telling() -> None:
+    long = [Told(n, "a", "b", f"event {n}") for n in range(1_000)]
+    told = [replace(one, fault=n == 3, telling=n in (3, 700)) for n, one in enumerate(long)]
+
+    lines = _excerpt(told)
+
+    assert [line.split()[-1] for line in lines if "left" not in line] == ["3", "700", *map(str, range(942, 1_000))]
+    assert [line for line in lines if "left" in line] == [f"   ({count} left out)" for count in (3, 696, 241)]
+    assert len(_excerpt(told[-60:])) == 60
+
+
+def test_a_machine_may_hold_a_framework_that_never_ends_and_kill_as_often_as_it_likes() -> None:
+    machine = ClusterMachine()
+    machine.begin(plan=Plan.of([]))
+    machine.sim.spawn(Framework())
+    machine.submit(tasks=3, milliseconds=2_000)
+    machine.let_pass(seconds=1.0)
+    for _ in range(3):
+        machine.kill(nth=0)
+    machine.teardown()
+
+    assert [mine.ended for mine in machine.sim.frameworks] == [False, True]
+
+
+def test_what_goes_on_is_named_when_a_cluster_does_not_settle() -> None:
+    sim = cluster()
+    sim.spawn(One(command_task("t", ["sleep", "1000"], ONE_CPU)))
+    sim.run(1)
+
+    with pytest.raises(NotReached, match=r"^20 s after all went well: master has t going on; agent\d has t going on"):
+        sim.settle(within_s=20)
 
 
 def test_diagrams_show_hosts_messages_and_faults(monkeypatch: pytest.MonkeyPatch) -> None:

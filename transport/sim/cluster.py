@@ -42,8 +42,8 @@ from mesos_actor.transport.sim.plan import Plan
 from mesos_actor.transport.sim.planner import Faults
 from mesos_actor.transport.sim.registers import History
 from mesos_actor.transport.sim.registry_invariants import REGISTRY
-from mesos_actor.transport.sim.workload import AnyStep, Play
-from mesos_actor.transport.sim.world import World, WorldSettings
+from mesos_actor.transport.sim.workload import AnyStep, Operator, Play
+from mesos_actor.transport.sim.world import NotReached, World, WorldSettings
 
 F = TypeVar("F", bound=Framework)
 
@@ -51,6 +51,8 @@ MAX_MASTERS = 7
 ALONE_US = 5_000
 """What a single master takes to begin its registry and lead, when its disk is well; the agents begin after that."""
 SECOND_US = 1_000_000
+MAX_UNREST = 6
+"""Of what keeps a cluster from being idle, so much is named."""
 
 
 class SimCluster:
@@ -82,6 +84,10 @@ class SimCluster:
         self.launched: list[tuple[FrameworkId, TaskId]] = []
         self.invariants: list[ClusterInvariant] = []
         self.plays: list[Play] = []
+        self.operator: Operator | None = None
+        """Asks what the workloads have an operator ask; made for the first such question."""
+        self.users = 0
+        """How many users of the registry the workloads have brought."""
         self.asked = History()
         """What users of the registry asked, and were told (workload.UseRegistry)."""
         self.faults = Faults(self)  # pyright: ignore[reportArgumentType] (see `cluster`)
@@ -186,13 +192,18 @@ class SimCluster:
             played.wind_up()
 
     def settle(self, within_s: float = 1_200) -> None:
-        """Calm down, wait until nothing runs or waits any more, and check. Raises NotReached when that takes longer.
+        """Calm down, wait until nothing runs or waits any more and the frameworks of workloads have ended, and check.
+        Raises NotReached, naming what goes on, when that takes longer.
 
         The bound covers the slowest remedies: the quarter of an hour after which frameworks ask about all tasks, and
         the ten minutes that a lost agent has to come back.
         """
         self.calm()
-        self.until(self.is_idle, within_s)
+        try:
+            self.until(lambda: all(played.over for played in self.plays) and self.is_idle(), within_s)
+        except NotReached as error:
+            waits = "; ".join(self.unrest()[:MAX_UNREST])
+            raise NotReached(f"{within_s:g} s after all went well: {waits}\n{error}") from error
         self.check()
 
     @property
@@ -265,7 +276,8 @@ class SimCluster:
     def unrest(self) -> list[str]:
         """What keeps the cluster from being idle, in words."""
         found = [f"{who} has {task} going on" for who, task in self.live_tasks()]
-        found += [f"{mine.name} has not ended" for mine in self.frameworks if not mine.ended and not mine.host.gone]
+        unfinished = [mine for played in self.plays for mine in played.frameworks if not mine.ended]
+        found += [f"{mine.name} has not ended" for mine in unfinished if not mine.host.gone]
         leader = self.leading()
         if leader is None:
             return [*found, "no master leads"]

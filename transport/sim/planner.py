@@ -55,6 +55,7 @@ class Faults:
         self._sim = sim
         self.fixed = False
         """A replay file decides: what a test adds is in it, or was found not to matter."""
+        self._awaited: set[str] = set()
 
     def add(self, *faults: AnyFault) -> None:
         """Values of `mesos_actor.testing.faults`."""
@@ -64,6 +65,10 @@ class Faults:
     def unmet(self) -> tuple[AnyFault, ...]:
         """Those that have not come about so far."""
         return self._sim.world.plan.unmet()
+
+    def never_came(self) -> list[str]:
+        """Hosts that faults were added for because they might begin later, and that have not begun."""
+        return sorted(self._awaited - set(self._sim.world.hosts))
 
     # -- messages ----------------------------------------------------------------------------------------------------
 
@@ -180,6 +185,7 @@ class Faults:
             if name in hosts:
                 return name
         if _TO_COME.fullmatch(plain):
+            self._awaited.add(plain)
             return plain
         raise ConfigError(f"host {who!r}: there is none; there are {', '.join(sorted(hosts))}")
 

@@ -7,7 +7,7 @@ of it before a test asks.
 from __future__ import annotations
 
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +38,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="play this replay file's faults; runs its test only",
     )
     group.addoption("--sim-trace", action="store_true", help="show every event of a simulation that fails")
+    group.addoption("--sim-mermaid", action="store_true", help="show a failing simulation's story as a diagram's text")
+    group.addoption("--sim-svg", type=Path, default=None, metavar="FILE", help="draw a failing simulation's story")
     group.addoption(
         "--cluster-masters",
         default="",
@@ -88,8 +90,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     runs, first = _option(metafunc.config, "--sim-runs"), _option(metafunc.config, "--sim-seed")
-    if "sim" in metafunc.fixturenames and runs > 1:
-        seeds = range(first, first + runs)
+    seeds: Sequence[int] = range(first, first + runs) if runs > 1 else ()
+    replay = metafunc.config.stash.get(_REPLAY, None)
+    if replay is not None and f"seed{replay.seed}" in replay.test.partition("[")[2]:
+        seeds = (replay.seed,)  # it was one of several runs
+    if "sim" in metafunc.fixturenames and seeds:
         metafunc.parametrize("sim", seeds, indirect=True, ids=[f"seed{seed}" for seed in seeds])
 
 
@@ -102,7 +107,9 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     if _SIMULATOR not in sys.modules:
         return (yield)
     try:
-        return (yield)
+        result = yield
+        _look_for_mistakes(item)
+        return result
     except Exception as error:
         recording = item.stash.get(_RECORDING, None)
         if recording is not None and recording.sims:
@@ -110,7 +117,22 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
 
             failure = Failure(item, recording, error)
             item.add_report_section("call", "simulation", failure.text(_option(item.config, "--sim-trace")))
+            if _option(item.config, "--sim-mermaid"):
+                item.add_report_section("call", "sequence diagram", failure.mermaid())
+            if (picture := _option(item.config, "--sim-svg")) is not None:
+                picture.write_text(failure.svg())
         raise
+
+
+def _look_for_mistakes(item: pytest.Item) -> None:
+    """A test that passes because its faults are for hosts that never were has tested nothing."""
+    recording = item.stash.get(_RECORDING, None)
+    for made in recording.sims if recording is not None else ():
+        if names := made.faults.never_came():
+            from mesos_actor.actors.errors import ConfigError
+
+            there = ", ".join(sorted(made.world.hosts))
+            raise ConfigError(f"faults for hosts that never were: {', '.join(names)}; there were {there}")
 
 
 @pytest.hookimpl(wrapper=True)

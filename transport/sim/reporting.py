@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,17 +12,19 @@ import msgspec
 import pytest
 
 from mesos_actor.actors.errors import StorageError
+from mesos_actor.transport.sim import diagram
 from mesos_actor.transport.sim.cluster import SimCluster, cluster
 from mesos_actor.transport.sim.faults import AnyFault
 from mesos_actor.transport.sim.plan import Plan, SeededPlan
 from mesos_actor.transport.sim.recording import Recording
 from mesos_actor.transport.sim.replay import DIRECTORY, Replay
 from mesos_actor.transport.sim.shrink import minimize
-from mesos_actor.transport.sim.story import tell
+from mesos_actor.transport.sim.story import Told, concerning, tell
 from mesos_actor.transport.sim.trial import Broken, broken_by, met
 
 MAX_TRACE_LINES = 20_000
 SHRINK_RUNS = 200
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+\b")
 SHRINK_S = 20.0
 """A test that fails is run again so often, and for so long, at most, to find which faults it needs."""
 
@@ -61,6 +64,17 @@ class Failure:
             trace = world.trace()[-MAX_TRACE_LINES:]
             lines += ["", f"the last {len(trace)} events:", *trace]
         return "\n".join(lines)
+
+    def mermaid(self) -> str:
+        """The story as a sequence diagram's text."""
+        return diagram.mermaid(self._told())
+
+    def svg(self) -> str:
+        """The story as a picture."""
+        return diagram.svg(self._told())
+
+    def _told(self) -> list[Told]:
+        return concerning(self._sim.world, _words(self._error))
 
     def _may_be_repeated(self) -> bool:
         """Only the fixture is needed to run it again: all that it did before was virtual."""
@@ -117,9 +131,12 @@ def _of_simulation(error: Exception) -> Exception:
 
 def _broken(error: Exception) -> Broken:
     if isinstance(error, AssertionError):
-        return broken_by(error)
+        found = broken_by(error)
+        return Broken(found.what, _ADDRESS.sub("", found.text))
     return Broken(type(error).__name__, _words(error))
 
 
 def _words(error: Exception) -> str:
-    return str(error) if isinstance(error, AssertionError) and str(error) else repr(error)
+    """What it says, alike each time: without where in memory something is."""
+    words = str(error) if isinstance(error, AssertionError) and str(error) else repr(error)
+    return _ADDRESS.sub("", words)

@@ -10,18 +10,23 @@ from typing import Any
 import msgspec
 
 from mesos_actor.actors.ids import Address, node_of
+from mesos_actor.actors.messages.scheduler import Update
+from mesos_actor.actors.task import TaskState
 from mesos_actor.transport.sim.faults import AnyFault
 from mesos_actor.transport.sim.schedule import START_US
 from mesos_actor.transport.sim.world import Event, World
 
 MAX_LINES = 60
-"""Of the events that concern the subject, the newest so many."""
+"""Of the events that concern the subject, so many: the newest, and before them those that tell more than others."""
+MAX_TELLING = 30
+"""Of those at most so many: faults, and news of tasks that did not go well; the newest of them."""
 MAX_FAULTS = 20
 _WORD = re.compile(r"[\w.:\-]+")
 _HUMBLE = ("Ping", "Pong", "Heartbeat", "AppendEntries", "Appended", "Hello", "GarbageCollected", "CollectGarbage")
 """Messages that tell nothing about anybody in particular."""
 _OFTEN = ("Offers", "Decline", "Rescind", "WhoLeads", "Leader")
 """Messages that hide the others where nobody in particular is concerned."""
+_WELL = (TaskState.STAGING, TaskState.STARTING, TaskState.RUNNING, TaskState.KILLING, TaskState.FINISHED)
 _UNTOLD = ("operation_id", "filters", "origin", "timestamp_us", "incarnation")
 _LONGEST = 48
 
@@ -34,6 +39,8 @@ class Told(msgspec.Struct, frozen=True):
     target: str
     text: str
     fault: bool = False
+    telling: bool = False
+    """Whether it may well be why the run ended as it did."""
 
     def line(self) -> str:
         who = self.source if self.source == self.target else f"{self.source} -> {self.target}"
@@ -67,7 +74,7 @@ def concerning(world: World, text: str) -> list[Told]:
     told: list[Told] = []
     for event in world.history():
         if event.kind == "fault":
-            told.append(Told(event.time_us, event.host, event.host, event.detail, fault=True))
+            told.append(Told(event.time_us, event.host, event.host, event.detail, fault=True, telling=True))
         elif event.message is not None:
             told += _message(world, event, about, named)
         elif event.host in named and event.kind in ("start", "exit", "failed", "crash", "stop"):
@@ -84,7 +91,11 @@ def _message(world: World, event: Event, about: Sequence[str], named: Sequence[s
             return []
     elif kind in _HUMBLE or kind in _OFTEN or source == event.host or not {source, event.host} & set(named):
         return []
-    return [Told(event.time_us, source, event.host, brief(event.message))]
+    return [Told(event.time_us, source, event.host, brief(event.message), telling=_is_bad_news(event.message))]
+
+
+def _is_bad_news(message: Any) -> bool:
+    return isinstance(message, Update) and message.status.state not in _WELL
 
 
 def brief(message: Any) -> str:
@@ -138,7 +149,8 @@ def tell(
     lines = [text.partition("\n")[0], ""]
     if faults:
         of = f" of {drawn}" if drawn is not None and drawn > len(faults) else ""
-        lines.append(f"{len(faults)}{of} {'faults were' if len(faults) != 1 else 'fault was'} needed:")
+        noun = "fault" if len(faults) == 1 and not of else "faults"
+        lines.append(f"{len(faults)}{of} {noun} {'was' if len(faults) == 1 else 'were'} needed:")
         lines += [f"  {fault.text()}" for fault in faults[:MAX_FAULTS]]
         if len(faults) > MAX_FAULTS:
             lines.append(f"  and {len(faults) - MAX_FAULTS} more")
@@ -148,12 +160,25 @@ def tell(
     told = concerning(world, text)
     if told:
         lines += ["", f"What befell {', '.join(about[:4])}:" if about else "The end of what happened there:"]
-        if len(told) > MAX_LINES:
-            lines.append(f"   ({len(told) - MAX_LINES} earlier ones left out)")
-        lines += [one.line() for one in told[-MAX_LINES:]]
+        lines += _excerpt(told)
     if again:
         lines += ["", *(f"again: {command}" for command in again)]
     return "\n".join(lines)
+
+
+def _excerpt(told: Sequence[Told]) -> list[str]:
+    """At most MAX_LINES of them, and where others are left out."""
+    if len(told) <= MAX_LINES:
+        return [one.line() for one in told]
+    telling = [place for place, one in enumerate(told[:-MAX_LINES]) if one.telling][-MAX_TELLING:]
+    shown = [*telling, *range(len(told) - MAX_LINES + len(telling), len(told))]
+    lines, after = [], -1
+    for place in shown:
+        if left_out := place - after - 1:
+            lines.append(f"   ({left_out} left out)")
+        lines.append(told[place].line())
+        after = place
+    return lines
 
 
 def first_difference(one: Sequence[str], other: Sequence[str], around: int = 5) -> str:

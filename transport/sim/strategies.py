@@ -156,8 +156,9 @@ class ClusterMachine(RuleBasedStateMachine):
     watched all the time. At the end all is calm, and everything must come to its end.
 
     Subclass it and add rules of your own; `self.sim` is the cluster. `make` says which cluster; override it to have
-    your frameworks in it. Run it by `run_state_machine_as_test` or as `TestMine = MyMachine.TestCase` (see
-    SIM_SETTINGS).
+    your frameworks in it. At the end the batches of `submit` must be done, and nothing may run or wait any more; what
+    your own frameworks have to show then is for your `teardown` to say, after this one. Run it as
+    `TestMine = MyMachine.TestCase` or by `run_state_machine_as_test` (see SIM_SETTINGS).
     """
 
     MASTERS, AGENTS = 3, 3
@@ -225,6 +226,4 @@ class ClusterMachine(RuleBasedStateMachine):
         sim = getattr(self, "sim", None)
         if sim is None or sim.world.violation is not None:
             return
-        sim.calm()
-        sim.until(lambda: all(mine.ended or mine.host.gone for mine in sim.frameworks) and sim.is_idle(), CALM_BOUND_S)
-        sim.check()
+        sim.settle(CALM_BOUND_S)

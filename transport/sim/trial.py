@@ -130,14 +130,7 @@ class Run:
     def _play(self, sim: SimCluster) -> None:
         sim.run(max(0.0, self.trial.bad_us / SECOND_US - sim.now_s))
         self.calm = True
-        sim.calm()
-        try:
-            sim.until(lambda: self.played.over and sim.is_idle(), CALM_BOUND_S)
-        except NotReached as error:
-            raise NotReached(
-                f"{CALM_BOUND_S:g} s after all went well: {'; '.join(sim.unrest()[:6])}\n{error}"
-            ) from error
-        sim.check()
+        sim.settle(CALM_BOUND_S)
         for mine in sim.frameworks:
             if mine.failure is not None and not mine.host.gone:
                 raise WrongOutcome(f"{mine.name} ended with {mine.failure!r}")

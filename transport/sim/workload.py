@@ -114,6 +114,7 @@ class Operator(Actor):
     def __init__(self, masters: Iterable[Address]) -> None:
         self._masters = list(masters)
         self._at = 0
+        self.asked = 0
         #: questions to ask, made anew each time because ids may not be known yet
         self.open: dict[OperationId, Callable[[OperationId], Message | None]] = {}
 
@@ -151,8 +152,8 @@ class Play:
 
     def __init__(self, sim: SimCluster, work: Iterable[AnyStep]) -> None:
         self._sim = sim
-        self._asked = 0
-        self._operator: Operator | None = None
+        self.frameworks: list[SimFramework] = []
+        """Of its steps, services too."""
         self.services: list[SimFramework] = []
         self._users: list[RegistryUser] = []
         self._removed: set[str] = set()
@@ -164,9 +165,8 @@ class Play:
 
     @property
     def over(self) -> bool:
-        """Whether every step is done, and every framework has ended that can."""
-        alive = [mine for mine in self._sim.frameworks if not mine.host.gone]
-        return not self._left and all(mine.ended for mine in alive)
+        """Whether every step is done, and every framework of them has ended that can."""
+        return not self._left and all(mine.ended for mine in self.frameworks if not mine.host.gone)
 
     def wind_up(self) -> None:
         """Ask the services to end, and the users of the registry to ask no more."""
@@ -183,16 +183,16 @@ class Play:
         name = f"framework{len(sim.frameworks)}"
         match step:
             case Submit():
-                sim.add_framework(lambda: Batch(step.spec(name)), name=name)
+                self.frameworks.append(sim.add_framework(lambda: Batch(step.spec(name)), name=name))
             case Serve():
-                sim.add_framework(lambda: Service(_service(name, step.instances)), name=name)
-                self.services.append(sim.frameworks[-1])
+                self.services.append(sim.add_framework(lambda: Service(_service(name, step.instances)), name=name))
+                self.frameworks.append(self.services[-1])
                 if sim.world.plan.calm:
                     self.wind_up()
             case DoChores():
                 sim.add_executor("a", Worker)
                 sim.add_executor("b", Worker)
-                sim.add_framework(lambda: Chores(instructed=True), name=name)
+                self.frameworks.append(sim.add_framework(lambda: Chores(instructed=True), name=name))
             case AddAgent():
                 sim.add_agent(f"cpus:{step.cpus};mem:1024", settings=sim.agent_settings)
             case KillTask():
@@ -211,7 +211,8 @@ class Play:
         for _ in range(step.users):
             user = RegistryUser(sim.asked, masters, step.pace_us, step.patience_us)
             user.resting = sim.world.plan.calm
-            host = sim.world.add_host(f"user{len(self._users)}")
+            host = sim.world.add_host(f"user{sim.users}")
+            sim.users += 1
             host.spawn("user", lambda user=user: user).start()  # type: ignore[misc]
             host.restartable = False
             self._users.append(user)
@@ -234,14 +235,19 @@ class Play:
         self._ask(lambda operation_id: MarkAgentGone(operation_id, agent_id))
 
     def _ask(self, question: Callable[[OperationId], Message | None]) -> None:
+        operator = self._sim.operator or self._operator()
+        operator.asked += 1
+        operator.open[OperationId(f"operator-{operator.asked}")] = question
+
+    def _operator(self) -> Operator:
+        """The cluster's one operator begins its work."""
         sim = self._sim
-        if self._operator is None:
-            self._operator = operator = Operator(master.address for master in sim.masters)
-            host = sim.world.add_host(OPERATOR, node="tcp://10.0.9.9:1")
-            host.spawn("operator", lambda: operator).start()
-            host.restartable = False
-        self._asked += 1
-        self._operator.open[OperationId(f"operator-{self._asked}")] = question
+        operator = Operator(master.address for master in sim.masters)
+        sim.operator = operator  # pyright: ignore[reportAttributeAccessIssue] (see `cluster`)
+        host = sim.world.add_host(OPERATOR, node="tcp://10.0.9.9:1")
+        host.spawn("operator", lambda: operator).start()
+        host.restartable = False
+        return operator
 
 
 def _removal(operation_id: OperationId, service: SimFramework) -> Message | None:

@@ -30,7 +30,7 @@ from mesos_actor.isolation.cgroup_host import find
 VICTIM, CPU_HOG, MEMORY_HOG = "victim", f"hog: {HOG_PROCESSES} processes", "hog: memory"
 PIECE_MS, PERIOD_MS = 6.0, 20.0
 SAMPLE_S = 0.5
-ALONE_S, CPU_S, PAUSE_S, MEMORY_S = 4.0, 8.0, 2.0, 6.0
+ALONE_S, CPU_S, PAUSE_S, MEMORY_S = 4.0, 8.0, 2.0, 20.0
 EATEN_MIB, ASKED_MIB = 512, 128
 MIB = 1 << 20
 GLUTTON = Command(("sh", "-c", f"head -c {EATEN_MIB}M /dev/zero | (tail; sleep 100000) | sleep 100000"))

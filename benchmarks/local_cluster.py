@@ -62,7 +62,7 @@ class LocalCluster:
     def add_agent(self, name: str, resources: str) -> str:
         """Start an agent; returns its `host:port`. Its launcher is in `pids` as `<name>.launcher`."""
         options = ["--as", "agent", "--masters", self.masters, "--resources", resources, "--hostname", name]
-        options += ["--isolation", "process"]  # as all figures so far; benchmarks/containers.py compares the two
+        options += ["--isolation", "process"]  # as all figures so far; benchmarks/isolation.py compares the two
         where = self._start(name, *options)
         self.pids[f"{name}.launcher"] = self._launcher(name)
         return where

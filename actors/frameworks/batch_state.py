@@ -111,7 +111,8 @@ class BatchState:
         self.cut_short = False
         self._restore(kept or {})
         for group in self.groups.values():
-            self._open(group)
+            if not group.ready:  # else what it comes after was done already, and opened it
+                self._open(group)
 
     def _restore(self, kept: Mapping[str, bytes]) -> None:
         for key, data in kept.items():

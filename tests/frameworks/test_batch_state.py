@@ -161,6 +161,18 @@ def test_a_scheduler_that_comes_back_asks_about_what_it_had_launched() -> None:
     assert ids(again.place(offer())) == ["t.1.1"]
 
 
+def test_a_scheduler_that_comes_back_between_two_groups_launches_the_second_once() -> None:
+    """Found by `mesos-actor chaos`: each of its instances was launched twice, by attempts of their own."""
+    groups = {"name": "a"}, {"name": "b", "instances": 2, "after": ["a"]}
+    batch = state(*groups)
+    (task,) = batch.place(offer())
+    batch.note(status(task, TaskState.FINISHED))
+
+    again = state(*groups, kept=dict(batch.take_changes()))
+
+    assert ids(again.place(offer())) == ["b.0", "b.1"]
+
+
 @given(st.data())
 def test_whatever_happens_each_instance_finishes_exactly_once(data: st.DataObject) -> None:
     batch = state({"name": "a", "instances": 3, "retries": 1000}, {"name": "b", "instances": 2, "after": ["a"]})
@@ -183,6 +195,7 @@ def test_whatever_happens_each_instance_finishes_exactly_once(data: st.DataObjec
             kept.update(batch.take_changes())
         if data.draw(st.integers(0, 9)) == 0:
             batch = BatchState(batch.spec, kept)
+        assert len(set(batch.running.values())) == len(batch.running), "an instance runs once at a time"
 
     assert len(finished) == len(set(finished))
     if batch.outcome:

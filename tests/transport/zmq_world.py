@@ -146,17 +146,15 @@ class ZmqPair(Pair):
     def __init__(self, keys: Keys | None) -> None:
         self._keys = keys
         self._world = ZmqWorld()
-        port = free_port()
-        self._wire = Wire(self._world.loop, port)
-        self._listen = f"tcp://127.0.0.1:{port}"
         self.left = self._world.end(keys)
-        self.right = self._start_right()
+        self.right = self._world.end(keys, listen="tcp://127.0.0.1:0")
+        self._listen = str(self.right.transport.node)
+        self._wire = Wire(self._world.loop, int(self._listen.rpartition(":")[2]))
+        self._name_right()
 
-    def _start_right(self) -> ZmqEnd:
-        right = self._world.end(self._keys, listen=self._listen)
-        # The wire's port is the name that others know it by, as behind a port mapping.
-        right.transport.node = Node(f"tcp://127.0.0.1:{self._wire.port}")
-        return right
+    def _name_right(self) -> None:
+        """The wire's port is the name that others know it by, as behind a port mapping."""
+        self.right.transport.node = Node(f"tcp://127.0.0.1:{self._wire.port}")
 
     def run_until(self, true: Callable[[], bool]) -> None:
         self._world.run_until(true)
@@ -174,7 +172,8 @@ class ZmqPair(Pair):
         self.right.transport._tell_lost = told
 
     def restart_right(self) -> ZmqEnd:
-        self.right = self._start_right()
+        self.right = self._world.end(self._keys, listen=self._listen)
+        self._name_right()
         return self.right
 
     def inject(self, body: bytes) -> None:

@@ -162,6 +162,18 @@ def late_registrations_are_believed(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(MasterAgents, "_is_first", lambda self, message: True)
 
 
+def groups_are_opened_twice(patch: pytest.MonkeyPatch) -> None:
+    """A batch that comes back makes its open groups ready once more."""
+    begin = BatchState.__init__
+
+    def begin_twice(self: BatchState, spec: Any, kept: Any = None) -> None:
+        begin(self, spec, kept)
+        for group in self.groups.values() if kept else ():
+            self._open(group)
+
+    patch.setattr(BatchState, "__init__", begin_twice)
+
+
 def executors_are_left_running(patch: pytest.MonkeyPatch) -> None:
     """The end of a container does not end the process in it."""
     patch.setattr(SimAgent, "end", lambda self, container_id: None)

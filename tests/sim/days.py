@@ -48,6 +48,19 @@ def executors_die() -> None:
     sim.run(60)
 
 
+def a_batch_comes_back_between_two_groups() -> None:
+    """Its scheduler is killed when the first group is done and before the second one is launched."""
+    sim = cluster(agents=1)
+    played = sim.play([workload.Submit(0, 2, 100, staged=True)])
+    sim.run(0.01)
+    (mine,) = played.frameworks
+    sim.until(lambda: mine.up and not mine.framework.state.groups["a"].remaining, 60)
+    sim.run(0.001)  # it is kept
+    mine.crash()
+    mine.start()
+    sim.settle(100)
+
+
 def two_share() -> None:
     """Two frameworks, and room for both."""
     sim = cluster(agents=1)

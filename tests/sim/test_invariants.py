@@ -91,6 +91,7 @@ def restart() -> None:
         (bugs.old_leaders_are_obeyed, days.an_old_leader_speaks, "only-the-leader-is-obeyed"),
         (bugs.executors_are_left_running, days.executors_die, "nothing-outlives-its-container"),
         (bugs.tasks_of_a_dead_executor_go_on, days.executors_die, "nothing-outlives-its-container"),
+        (bugs.groups_are_opened_twice, days.a_batch_comes_back_between_two_groups, "no-instance-twice"),
         (bugs.the_second_framework_is_passed_over, days.two_share, "nobody-is-left-waiting"),
         (bugs.votes_are_given_twice, days.leaders_die, "one-leader-a-term"),
         (bugs.syncs_do_nothing, days.all_lose_power, "one-history"),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
+from mesos_actor.actors.frameworks.batch import Batch
 from mesos_actor.actors.ids import FrameworkId, TaskId
 from mesos_actor.actors.messages.agents import Registered, RunTasks
 from mesos_actor.actors.messages.containers import ContainerExited, LaunchContainer
@@ -147,9 +149,27 @@ class NobodyIsLeftWaiting(ClusterInvariant):
         return any(refusal.reason == OPEN for refusal in master.allocator.explain(framework_id, now_us))
 
 
+class NoInstanceTwice(ClusterInvariant):
+    """A batch launches no second attempt at an instance while it takes the first one for running."""
+
+    name = "no-instance-twice"
+    looks_at = (Offers,)
+
+    def look(self, event: Event) -> None:
+        mine = next((one for one in self.sim.frameworks if one.name == event.host), None)
+        if mine is None or not mine.up or not isinstance(mine.framework, Batch):
+            return
+        running = mine.framework.state.running
+        if len(running) > len(set(running.values())):
+            name, index = next(one for one, count in Counter(running.values()).items() if count > 1)
+            tasks = sorted(task_id for task_id, one in running.items() if one == (name, index))
+            self.fail(f"{mine.name} has {' and '.join(tasks)} running, both {name}[{index}]")
+
+
 ORDERS: tuple[type[ClusterInvariant], ...] = (
     OnlyTheLeaderIsObeyed,
     NothingOutlivesItsContainer,
     NobodyIsLeftWaiting,
+    NoInstanceTwice,
 )
 """What `cluster` watches besides."""

@@ -134,6 +134,8 @@ class Registration:
             return False
         if message.attempt != self._attempt:
             ctx.log("registered_late", sender=sender, term=message.term)
+            if self._asked and sender == self._search.current:
+                ctx.set_timer(REGISTER_TIMER, self._backoff_us)  # it is slow, and the last question is on its way
             return False
         known = self.identity
         if known.agent_id and (known.agent_id, known.cluster_id) != (message.agent_id, message.cluster_id):
@@ -167,14 +169,15 @@ class Registration:
             return
         if message.fatal or message.reason == "unauthorized":
             self.give_up(ctx, message.text or message.reason)
-        elif message.reason in ASK_ELSEWHERE or message.reason == OTHER_TERM:
+        elif message.reason == OTHER_TERM:
+            self._on_other_term(ctx, sender, message.term)
+        elif message.reason in ASK_ELSEWHERE:
             if self.connected:
-                if message.reason == OTHER_TERM:
-                    return  # of a question of long ago
                 self.seek(ctx, at_once=False)
             if self._asks(message.leader, message.term):
                 return  # already: the master that we left refuses each of our messages
-            if self.seeking and self._search.follow(message.leader):
+            outdated = 0 < message.term < self.term
+            if self.seeking and not outdated and self._search.follow(message.leader):
                 self._backoff_us = self._settings.registration_backoff_ms * 1_000
                 self._ask(ctx, message.term)
             elif self.seeking:
@@ -183,12 +186,25 @@ class Registration:
         else:
             ctx.warn("refused", sender=sender, reason=message.reason, text=message.text, about=message.about)
 
+    def _on_other_term(self, ctx: Context, sender: Address, term: Term) -> None:
+        """The master that we ask leads, in another term than we thought. Its answer is not a hint that may be passed
+        over: it is there, by this name, whatever it calls itself."""
+        if self.connected or not self._asked:
+            return  # of a question of long ago
+        if term > self.term:
+            self._search.current = sender
+            self._ask(ctx, term)
+        elif term < self.term:
+            text = "it leads in an older term than this agent has heard of: another one leads, or its disk was put back"
+            ctx.warn("master_of_the_past", sender=sender, term=term, newest_term=self.term, text=text)
+
     def on_ping(self, ctx: Context, sender: Address, message: Ping, serving: tuple[FrameworkId, ...] = ()) -> None:
         """Say that we live, and whom we serve. A master that does not know us, or a newer one, is registered with at
         once."""
         if ctx.principal not in MASTER_PRINCIPALS or message.term < self.term:
             ctx.warn("ping_ignored", sender=sender, principal=ctx.principal, term=message.term, newest_term=self.term)
             return
+        self._search.heard(sender)
         if not self.agent_id:
             return
         ctx.send(sender, Pong(self.agent_id, serving))

@@ -60,9 +60,7 @@ class MasterAgents(MasterLosses):
     def on_register_agent(self, ctx: Context, sender: Address, message: RegisterAgent) -> None:
         if not self.is_operator(ctx, sender, message):
             return
-        if message.term != self.term and not self._is_first(message):
-            self._ask_anew(ctx, request_of(ctx, sender, message))
-        elif problem := validation.registration_error(message):
+        if problem := validation.registration_error(message):
             ctx.warn("agent_refused", sender=sender, text=problem)
             self.refuse(ctx, sender, message, "invalid", problem)
         elif message.cluster_id and message.cluster_id != self.cluster_id:
@@ -71,6 +69,10 @@ class MasterAgents(MasterLosses):
                 " point the agent at its own masters, or give it an empty work directory"
             )
             self._shut_out(ctx, sender, text)
+        elif message.term != self.term and not self._is_first(message):
+            if message.term > self.term:
+                ctx.warn("agent_of_the_future", sender=sender, term=message.term, own_term=self.term)
+            self._ask_anew(ctx, request_of(ctx, sender, message))
         else:
             self._register(ctx, request_of(ctx, sender, message), message)
 

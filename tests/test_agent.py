@@ -393,6 +393,52 @@ def test_a_registration_is_meant_for_one_term_and_says_what_was_true_in_it(bench
     assert bench.agent.registration.connected, "of a question of long ago"
 
 
+def test_a_single_master_that_calls_itself_otherwise_than_we_do_is_found_after_each_restart() -> None:
+    bench = Bench(msgspec.structs.replace(SETTINGS, masters=(M1,)))
+    itself = Address("tcp://10.9.9.9:5050/master")
+    bench.tell(M1, registered())
+    for term in (4, 5, 6):
+        bench.lose("tcp://10.0.0.1:5050")
+        bench.fire("register")
+        refused = Refused("other-term", "", leader=itself, about="RegisterAgent", term=Term(term))
+        assert only(RegisterAgent, bench.tell(M1, refused)).term == term
+        bench.tell(M1, msgspec.structs.replace(registered(), term=Term(term)))
+        assert (bench.agent.registration.connected, bench.agent.registration.master) == (True, M1)
+
+
+def test_a_master_of_the_past_is_told_of(bench: Bench) -> None:
+    bench.lose("tcp://10.0.0.1:5050")
+    bench.fire("register")
+
+    assert bench.tell(M2, Refused("other-term", "", leader=M2, term=Term(2))) == []
+    assert bench.logged()[-1] == "master_of_the_past"
+    assert bench.tell(M2, Refused("not-leading", "", leader=M1, term=Term(2))) == [], "an old hint"
+
+
+def test_a_slow_leader_is_not_asked_again_while_the_last_question_is_on_its_way(bench: Bench) -> None:
+    bench.lose("tcp://10.0.0.1:5050")
+    first = only(RegisterAgent, bench.fire("register"))
+    only(RegisterAgent, bench.fire("register"))
+    where = bench.agent.registration._search.current
+
+    bench.tell(where, msgspec.structs.replace(registered(), attempt=first.attempt))
+
+    assert not bench.agent.registration.connected
+    assert "registered_late" in bench.logged()
+
+
+def test_a_call_names_the_term_and_the_next_question_too(bench: Bench) -> None:
+    bench.lose("tcp://10.0.0.1:5050")
+    bench.fire("register")
+
+    assert only(RegisterAgent, bench.tell(M1, Ping(Term(9), connected=False))).term == 9
+    assert [m for m in bench.tell(M1, Ping(Term(9), connected=False)) if isinstance(m, RegisterAgent)] == []
+    again = only(RegisterAgent, bench.tell(M1, Ping(Term(10), connected=False)))
+    assert again.term == 10
+    bench.fire("register")
+    assert bench.agent.registration.term == 10, "a term never falls"
+
+
 def test_the_term_of_a_leader_that_somebody_named_is_used_at_once(bench: Bench) -> None:
     bench.lose("tcp://10.0.0.1:5050")
     bench.fire("register")

@@ -14,6 +14,7 @@ from mesos_actor.actors.messages.agents import (
     Pong,
     RegisterAgent,
     Registered,
+    ShutdownAgent,
     ShutdownFramework,
 )
 from mesos_actor.actors.messages.clients import Instruct, SetRoleWeight
@@ -415,6 +416,40 @@ def test_what_an_agent_told_another_term_is_not_believed() -> None:
     assert world.agent("a", agent_id=agent_id, tasks=[report(framework)]) == agent_id
     world.deliver("peer:f/framework", Reconcile(framework, ((TaskId("t"), agent_id),)))
     assert [status.state for status in world.updates()] == [TaskState.RUNNING]
+
+
+@pytest.mark.parametrize("term", [0, 2, 4])
+def test_neither_an_older_nor_a_newer_terms_registration_is_believed(term: int) -> None:
+    world = World()
+    agent_id = world.agent("a")
+    depose(world, 2)
+    lead(world, 3)
+    world.inbox.clear()
+
+    message = RegisterAgent(world.agent_info("a"), "reg-a", agent_id, world.master.cluster_id, term=Term(term))
+    world.deliver("tcp://a:1/agent", message)
+
+    assert world.one("tcp://a:1/agent", Refused).reason == "other-term"
+    assert not world.master.roster.agents[agent_id].registered
+
+
+def test_an_agent_of_another_cluster_is_told_so_whatever_its_term() -> None:
+    world = World()
+    world.deliver(
+        "tcp://a:1/agent", RegisterAgent(world.agent_info("a"), "r", AgentId("x"), ClusterId("x"), term=Term(9))
+    )
+
+    assert "belongs to cluster x" in world.one("tcp://a:1/agent", ShutdownAgent).text
+
+
+def test_a_follower_names_the_leader_of_the_newest_term() -> None:
+    world = World()
+    for term in (2, 3):
+        depose(world, term)
+    world.deliver("tcp://a:1/agent", RegisterAgent(world.agent_info("a"), "reg-a"))
+
+    refused = world.one("tcp://a:1/agent", Refused)
+    assert (refused.leader, refused.term) == (NEXT, 3)
 
 
 def test_the_first_word_of_an_agent_needs_no_term_and_does_not_count_later() -> None:

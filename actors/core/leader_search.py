@@ -43,12 +43,19 @@ class LeaderSearch:
         self._leaderless = 0
         #: whose link broke, and whether it is passed over: for one round, for it may be back and lead again
         self._lost, self._passed_over = Address(""), False
+        #: how often another one was asked since then
+        self._others_asked = 0
         self._patience = 0
 
     def lost(self) -> None:
         """The link with `current` broke: others who still name it are not believed for one round."""
         self._lost, self._passed_over = self.current, True
-        self._patience = 0
+        self._others_asked = self._patience = 0
+
+    def heard(self, master: Address) -> None:
+        """`master` speaks: it is there, whatever became of its link."""
+        if master == self._lost:
+            self._passed_over = False
 
     def retry_us(self, rng: random.Random) -> int:
         """How long to wait after `current` has answered that it does not lead and knows nobody who does."""
@@ -70,6 +77,9 @@ class LeaderSearch:
             self._patience -= 1
             return
         self._index = (self._index + 1) % len(self.masters)
+        self._others_asked += 1
+        if self._others_asked > len(self.masters):  # a round is over, also for one that stands in no list
+            self._passed_over = False
         if self._passed_over and self.masters[self._index] == self._lost:
             self._passed_over = False
             self._index = (self._index + 1) % len(self.masters)

@@ -47,6 +47,32 @@ def test_who_names_a_leader_that_was_just_lost_is_not_believed_for_a_round() -> 
     assert search.follow(B)
 
 
+def test_a_lost_leader_that_stands_in_no_list_is_believed_after_a_round() -> None:
+    search = LeaderSearch([A, B])
+    search.follow(C)
+    search.found()
+    search.lost()
+
+    believed = []
+    for _ in range(3):
+        search.advance()
+        believed.append(search.follow(C))
+
+    assert believed == [False, False, True]
+
+
+def test_a_lost_leader_that_speaks_is_there() -> None:
+    search = LeaderSearch([A, B])
+    search.lost()
+    search.advance()
+    search.heard(B)
+    assert not search.follow(A)
+
+    search.heard(A)
+
+    assert search.follow(A)
+
+
 def test_a_master_that_others_say_leads_is_asked_again_before_the_next_one() -> None:
     search = LeaderSearch([A, B, C])
     search.follow(C)

@@ -111,8 +111,7 @@ class BatchState:
         self.cut_short = False
         self._restore(kept or {})
         for group in self.groups.values():
-            if not group.ready:  # else what it comes after was done already, and opened it
-                self._open(group)
+            self._open(group)
 
     def _restore(self, kept: Mapping[str, bytes]) -> None:
         for key, data in kept.items():
@@ -135,8 +134,9 @@ class BatchState:
                 self._finish_group(name)
 
     def _open(self, group: Group) -> None:
-        """Make a group ready that waits for nobody, but for what is launched or done already."""
-        if group.waits or group.remaining == 0:
+        """Make a group ready that waits for nobody, but for what is launched or done already. Once: of two reasons to
+        open it, as after a restart, the second changes nothing."""
+        if group.waits or group.remaining == 0 or group.ready:
             return
         name = group.spec.name
         group.ready.extend(i for i in range(group.spec.instances) if (name, i) not in self.instances)

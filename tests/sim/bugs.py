@@ -169,7 +169,7 @@ def groups_are_opened_twice(patch: pytest.MonkeyPatch) -> None:
     def begin_twice(self: BatchState, spec: Any, kept: Any = None) -> None:
         begin(self, spec, kept)
         for group in self.groups.values() if kept else ():
-            self._open(group)
+            group.ready.extend(tuple(group.ready))
 
     patch.setattr(BatchState, "__init__", begin_twice)
 

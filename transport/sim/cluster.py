@@ -276,8 +276,7 @@ class SimCluster:
     def unrest(self) -> list[str]:
         """What keeps the cluster from being idle, in words."""
         found = [f"{who} has {task} going on" for who, task in self.live_tasks()]
-        unfinished = [mine for played in self.plays for mine in played.frameworks if not mine.ended]
-        found += [f"{mine.name} has not ended" for mine in unfinished if not mine.host.gone]
+        found += [f"{mine.name} has not ended" for played in self.plays for mine in played.unfinished()]
         leader = self.leading()
         if leader is None:
             return [*found, "no master leads"]

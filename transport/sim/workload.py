@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -166,7 +166,11 @@ class Play:
     @property
     def over(self) -> bool:
         """Whether every step is done, and every framework of them has ended that can."""
-        return not self._left and all(mine.ended for mine in self.frameworks if not mine.host.gone)
+        return not self._left and next(self.unfinished(), None) is None
+
+    def unfinished(self) -> Iterator[SimFramework]:
+        """Those of its frameworks that can end, and have not."""
+        return (mine for mine in self.frameworks if not mine.ended and not mine.host.gone)
 
     def wind_up(self) -> None:
         """Ask the services to end, and the users of the registry to ask no more."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,8 +15,10 @@ from mesos_actor.testing import Chances, Plan, SeededPlan, SimCluster, cluster, 
 from mesos_actor.testing import faults as F
 from mesos_actor.transport.sim.replay import Replay, read_replay
 from mesos_actor.transport.sim.trial import Broken
+from mesos_actor.transport.sim.world import TAIL, NotReached
 from tests.sim.workloads import Jobs, One
 
+ROOT = Path(__file__).resolve().parents[2]
 SECOND_US = 1_000_000
 
 
@@ -81,6 +86,7 @@ def test_two_faults_at_one_place_are_refused() -> None:
         F.Cut("master", "agent1", 3 * SECOND_US, SECOND_US),
         F.Isolate("agent1", 3 * SECOND_US, None),
         F.Isolate("framework0", 3 * SECOND_US, SECOND_US, one_way=True),
+        F.Stall("agent1", "master", 3 * SECOND_US, 2 * SECOND_US),
         F.Break("master", "framework0", 3 * SECOND_US),
         F.FullDisk("agent1", 3 * SECOND_US, SECOND_US),
         F.FullDisk("master", 3 * SECOND_US, SECOND_US),
@@ -184,6 +190,11 @@ def test_names_are_taken_with_and_without_a_hyphen_and_from_what_runs_there() ->
         (lambda sim: sim.faults.crash("agent-1", at_s=1), "s already; choose a later"),
         (lambda sim: sim.faults.drop("master-0", "agent-0", nth=0), "have passed already"),
         (lambda sim: sim.faults.launch("agent-0", nth=0, fate="explode"), "oom"),
+        (lambda sim: sim.faults.launch(sim.mine, nth=0, fate="oom"), "containers are launched on agents"),
+        (
+            lambda sim: sim.faults.sometimes("update-sent-once", nth=0),
+            "one of agent-registers-again, .*update-sent-twice",
+        ),
         (lambda sim: sim.faults.crash(sim.mine, at_s=9), "give `sim.spawn` its class"),
         (lambda sim: sim.faults.drop(Jobs(1, 1), "agent-0", nth=9), "sim.spawn"),
     ],
@@ -195,6 +206,24 @@ def test_what_cannot_be_is_refused_with_the_fix(add: object, told: str) -> None:
 
     with pytest.raises(ConfigError, match=told):
         add(sim)  # type: ignore[operator]
+
+
+def test_the_rare_branches_that_can_be_named_are_those_of_the_code() -> None:
+    sources = (ROOT / "actors").rglob("*.py")
+    named = {site for path in sources for site in re.findall(r'ctx\.sometimes\("([^"]+)"\)', path.read_text())}
+
+    assert named == set(F.SITES)
+
+
+def test_what_was_not_reached_is_told_without_clockwork() -> None:
+    sim = busy(masters=3)
+    with pytest.raises(NotReached) as caught:
+        sim.until(lambda: False, within_s=100)
+    _, *tail = str(caught.value).splitlines()
+
+    assert len(tail) == TAIL
+    assert any("Update(" in line for line in tail)
+    assert not any(word in line for line in tail for word in (" timer ", "AppendEntries(", "Ping(", "WhoLeads("))
 
 
 def test_no_drawn_fault_ends_a_process_that_cannot_be_followed_by_another() -> None:

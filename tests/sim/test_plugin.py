@@ -146,6 +146,57 @@ def test_nothing_ever_crashes(plan, work):
     pytester.runpytest("--sim-replay", str(path)).assert_outcomes(failed=1)
 
 
+def test_a_state_machine_that_fails_is_told_too_and_its_steps_are_the_way_back(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        test_machine="""
+from hypothesis import settings
+from mesos_actor.testing import SIM_SETTINGS, ClusterMachine
+
+
+class Machine(ClusterMachine):
+    MASTERS, AGENTS = 1, 1
+
+    def teardown(self):
+        super().teardown()
+        assert not hasattr(self, "sim") or not self.sim.frameworks
+
+
+TestMachine = Machine.TestCase
+TestMachine.settings = settings(SIM_SETTINGS, max_examples=20, database=None, derandomize=True)
+"""
+    )
+
+    result = pytester.runpytest()
+
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        ["*state.submit(*", "*Captured simulation call*", "No fault was needed.", "again: by the steps of the *"]
+    )
+    assert not (pytester.path / ".sim-failures").exists()
+
+
+@pytest.mark.cluster
+@pytest.mark.slow
+def test_a_real_cluster_that_fails_a_test_has_last_words(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        def test_real(cluster):
+            cluster.agents[1].crash()
+            cluster.until(lambda: False, within_s=0.1)
+        """
+    )
+
+    result = pytester.runpytest()
+
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            *("*Captured cluster call*", "mesos-actor tasks", "*", "master, which runs: */cluster/master.log"),
+            *("*", "agent0, which runs: */cluster/agent0.log", "*", "agent1, which has ended: */cluster/agent1.log"),
+        ]
+    )
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [

@@ -138,7 +138,7 @@ def test_until_stops_at_the_event_and_tells_what_went_before_in_vain() -> None:
     world.until(lambda: sender(client).got == [0, 1], within_us=SECOND_US)
 
     assert sender(client).got == [0, 1]
-    with pytest.raises(NotReached, match=r"within 0\.1 s of virtual time.*(\n.*)*from peer:.*Ping"):
+    with pytest.raises(NotReached, match=r"within 0\.1 s of virtual time.*(\n.*)*start client 1 peer:"):
         world.until(lambda: False, within_us=SECOND_US // 10)
 
 
@@ -257,6 +257,36 @@ def test_broken_links_are_told_and_used_again() -> None:
     assert [node for _, node in sender(client).lost] == [SERVER]
     assert echo(server).lost == [client.node]
     assert sender(client).got[-1] > 80
+
+
+def test_a_stall_is_only_late() -> None:
+    world = World()
+    client, server = pair(world)
+    world.run(50_000)
+    world.stall("client", "server", SECOND_US)
+    world.run(2_000)  # for what was on its way
+    before = len(echo(server).got)
+    world.run(SECOND_US - 10_000)
+    assert len(echo(server).got) == before
+
+    world.run(SECOND_US)
+    assert sender(client).lost == []
+    assert echo(server).got == list(range(len(echo(server).got)))
+    assert len(echo(server).got) > sender(client).next - 5
+
+
+def test_a_long_stall_ends_the_link() -> None:
+    world = World()
+    client, server = pair(world)
+    world.run(50_000)
+    world.stall("client", "server", 60 * SECOND_US)
+    world.run(7 * SECOND_US)
+    assert [node for _, node in sender(client).lost] == [SERVER]
+    assert echo(server).lost == [client.node]
+
+    world.heal()
+    world.run(SECOND_US)
+    assert echo(server).got[-1] > sender(client).next - 5
 
 
 def test_a_letter_to_nobody_is_answered() -> None:

@@ -31,6 +31,15 @@ TAKEN = "yes"
 
 LaunchFate = Literal["fail", "oom", "lost_exit", "unknown_exit", "hang", "die"]
 LAUNCH_FATES: tuple[LaunchFate, ...] = ("fail", "oom", "lost_exit", "unknown_exit", "hang", "die")
+SITES = {
+    "agent-registers-again": "an agent that is registered asks to be once more",
+    "allocation-late": "the master allocates a while after it could",
+    "executor-update-sent-twice": "an executor sends an update twice",
+    "framework-reconciles-soon": "a framework asks about all its tasks after a second, not a quarter of an hour",
+    "offers-rescinded-at-once": "the master takes back offers that it has just made",
+    "update-sent-twice": "an agent sends an update twice",
+}
+"""The rare branches of our own code that a plan can have taken (`Context.sometimes`)."""
 _LAUNCHES = {
     "fail": "cannot be started",
     "oom": "is killed by the kernel for want of memory, half-way",
@@ -188,6 +197,20 @@ class Isolate(Fault, frozen=True):
         return f"{self.host} {how} from {_moment(self.at_us)} {_until(self.lasts_us)}"
 
 
+class Stall(Fault, frozen=True):
+    """What one host sends to another is held up and arrives when the stall is over, all of it and in order, as TCP sees
+    to it on a bad line. One that lasts longer than links bear (`silence_us`) ends them, with what is on its way."""
+
+    source: str
+    destination: str
+    at_us: int
+    lasts_us: int
+
+    def text(self) -> str:
+        line = f"the line from {self.source} to {self.destination}"
+        return f"{line} stalls from {_moment(self.at_us)} {_until(self.lasts_us)}"
+
+
 class Break(Fault, frozen=True):
     """The connections between two hosts are reset."""
 
@@ -265,10 +288,10 @@ class Clock(Fault, frozen=True):
 
 LinkFault = Drop | Duplicate | Delay | Reorder
 Counted = LinkFault | DieAtSync | SlowSync | FailSync | Launch | Sometimes
-Timed = Cut | Isolate | Break | Crash | Stop | Pause | FullDisk | Clock
+Timed = Cut | Isolate | Stall | Break | Crash | Stop | Pause | FullDisk | Clock
 AnyFault = Counted | Timed
 COUNTED = (Drop, Duplicate, Delay, Reorder, DieAtSync, SlowSync, FailSync, Launch, Sometimes)
-TIMED = (Cut, Isolate, Break, Crash, Stop, Pause, FullDisk, Clock)
+TIMED = (Cut, Isolate, Stall, Break, Crash, Stop, Pause, FullDisk, Clock)
 
 
 def key_of(fault: Counted) -> Key:

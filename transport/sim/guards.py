@@ -38,11 +38,14 @@ FREE = frozenset(
 )
 """Packages that may: what they do there decides nothing. (A log line's time is not part of the run.)"""
 
-CLOCK = "read the time from `ctx.now_us`, or in a framework or executor from `self.now_s`"
-WAIT = "set a timer: `ctx.set_timer`, or `self.set_timer` in a framework or executor"
-CHANCE = "draw from `ctx.rng`, or in a framework or executor from `self.rng`"
+CLOCK = "read the time from `self.now_s` in a framework or executor, from `ctx.now_us` in an actor"
+WAIT = "set a timer: `self.set_timer` in a framework or executor, `ctx.set_timer` in an actor"
+CHANCE = "draw from `self.rng` in a framework or executor, from `ctx.rng` in an actor"
 THREADS = "everything runs in one thread there; leave what needs others to code that only runs for real"
-NETWORK = "send messages: `ctx.send`, or `self.message`; leave other connections to code that only runs for real"
+NETWORK = (
+    "send messages: `self.message` in a framework or executor, `ctx.send` in an actor; leave other connections to code "
+    "that only runs for real"
+)
 CHILDREN = "launch a task; how its command behaves is said by `runs`"
 
 _CLOCKS = ("time", "time_ns", "monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns", "process_time")

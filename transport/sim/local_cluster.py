@@ -28,6 +28,8 @@ START_LIMIT_S = 30.0
 """How long a process may take until it takes part."""
 END_LIMIT_S = 10.0
 LOOK_AGAIN_S = 0.01
+LOG_LINES = 12
+"""Of each process, in the report of a test that failed."""
 AGENTS = 2
 RESOURCES = "cpus:2;mem:512"
 QUICK = {
@@ -154,6 +156,26 @@ class LocalCluster:
     def check(self) -> None:
         """As `SimCluster.check`: raises what has ended a framework. (Nobody can look into real processes.)"""
         self.until(lambda: True, 1)
+
+    def last_words(self) -> str:
+        """What there is to read when a test has failed: the tasks as an operator sees them, and of each process whether
+        it runs and the end of its log."""
+        lines = ["mesos-actor tasks", *self._tasks().splitlines()]
+        for process in (*([self.master] if self.master is not None else []), *self.agents):
+            log = self.file(f"{process.name}.log")
+            told = log.read_text(errors="replace").splitlines() if log.exists() else []
+            lines += ["", f"{process.name}, which {'runs' if process.up else 'has ended'}: {log}", *told[-LOG_LINES:]]
+        return "\n".join(lines)
+
+    def _tasks(self) -> str:
+        where = ["--masters", self.masters] if self.masters else []
+        env = self.environment() if self.key_dir is not None else None
+        command = [sys.executable, "-m", "mesos_actor", "tasks", *where]
+        try:
+            asked = subprocess.run(command, env=env, capture_output=True, text=True, timeout=END_LIMIT_S, check=False)
+        except subprocess.TimeoutExpired:
+            return f"(no answer within {END_LIMIT_S:g} s)"
+        return (asked.stdout + asked.stderr).strip()
 
     # -- its processes ----------------------------------------------------------------------------------------------
 

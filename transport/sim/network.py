@@ -148,6 +148,8 @@ class Network:
         self._cuts: dict[tuple[str, str], int] = {}
         self._epoch = 0
         self._cut_number = 0
+        #: (source host, destination host) -> when what is sent now arrives at the earliest
+        self._stalls: dict[tuple[str, str], int] = {}
         self.on_fault: Callable[[str, str, bytes], None] = lambda source, destination, frame: None
         """Told of every frame that the plan treats in another way than normally."""
 
@@ -222,12 +224,13 @@ class Network:
         draw = self._jitters.get((source.host, destination.host)) or self._jitter(source.host, destination.host)
         jitter_us = int(draw() * (settings.jitter_us + 1))  # 3 times as fast as randrange
         fate = self._plan.fate(source.host, destination.host)
-        fifo = settings.fifo or self._plan.calm
+        held_until_us = self._stalls.get((source.host, destination.host), 0) if self._stalls else 0
+        fifo = settings.fifo or self._plan.calm or held_until_us > schedule.now_us
         if fate != NORMAL:
             self.on_fault(source.host, destination.host, frame)
             fifo = fifo and not self._plan.overtaken(source.host, destination.host)
         for copy, extra_us in enumerate(fate):
-            arrival_us = schedule.now_us + settings.latency_us + jitter_us + extra_us
+            arrival_us = max(schedule.now_us, held_until_us) + settings.latency_us + jitter_us + extra_us
             if copy == 0:
                 if fifo:
                     arrival_us = half.last_arrival_us = max(arrival_us, half.last_arrival_us)
@@ -313,10 +316,28 @@ class Network:
             self._cuts[pair] = self._cut_number
         self._schedule.after(self.settings.silence_us, self._fall_silent, one, other, self._cut_number)
 
+    def stall(self, source: str, destination: str, lasts_us: int) -> None:
+        """What is sent this way within that time arrives after it, unless the silence has ended the link by then. No
+        new one opens."""
+        until_us = self._schedule.now_us + lasts_us
+        self._stalls[source, destination] = max(until_us, self._stalls.get((source, destination), 0))
+
+        def fall_silent() -> None:
+            if self._is_stalled(source, destination):
+                self.break_links(source, destination)
+
+        self._schedule.after(self.settings.silence_us, fall_silent)
+        self._schedule.after(lasts_us, self._open_waiting)
+
     def heal(self, one: str | None = None, other: str | None = None) -> None:
-        """Undo the cuts between these two; between all, without names."""
+        """Undo the cuts between these two; between all, without names, and the stalls."""
+        if one is None:
+            self._stalls.clear()
         for pair in [pair for pair in self._cuts if one is None or set(pair) == {one, other}]:
             del self._cuts[pair]
+        self._open_waiting()
+
+    def _open_waiting(self) -> None:
         for nodes, link in list(self._links.items()):
             self._try_open(nodes, link)
 
@@ -346,7 +367,11 @@ class Network:
         return "" if end is None else end.host
 
     def _is_cut(self, one: str, other: str) -> bool:
-        return (one, other) in self._cuts or (other, one) in self._cuts
+        """Whether no link between the two can open."""
+        return any(pair in self._cuts or self._is_stalled(*pair) for pair in ((one, other), (other, one)))
+
+    def _is_stalled(self, source: str, destination: str) -> bool:
+        return self._stalls.get((source, destination), 0) > self._schedule.now_us
 
 
 def _pair(one: Node, other: Node) -> tuple[Node, Node]:

@@ -10,6 +10,7 @@ from mesos_actor.actors.framework import Framework
 from mesos_actor.transport.sim.agents import SimAgent
 from mesos_actor.transport.sim.faults import (
     LAUNCH_FATES,
+    SITES,
     AnyFault,
     Break,
     Clock,
@@ -28,6 +29,7 @@ from mesos_actor.transport.sim.faults import (
     Reorder,
     SlowSync,
     Sometimes,
+    Stall,
     Stop,
 )
 from mesos_actor.transport.sim.frameworks import SimFramework
@@ -98,6 +100,11 @@ class Faults:
         """Cut off from everybody (`one_way`: it hears nobody)."""
         self.add(Isolate(self.host(who), self._not_past(at_s), _us_or_none("for_s", for_s), one_way))
 
+    def stall(self, source: Who, destination: Who, *, at_s: float = 0.0, for_s: float) -> None:
+        """What `source` sends to `destination` in that time arrives after it, all of it and in order."""
+        lasts_us = _us("for_s", for_s)
+        self.add(Stall(self.host(source), self.host(destination), self._not_past(at_s), lasts_us))
+
     def break_links(self, one: Who, other: Who, *, at_s: float) -> None:
         """Their connections are reset."""
         self.add(Break(self.host(one), self.host(other), _us("at_s", at_s)))
@@ -158,10 +165,15 @@ class Faults:
         """What becomes of the agent's `nth` container: fail, oom, lost_exit, unknown_exit, hang, die."""
         if fate not in LAUNCH_FATES:
             raise ConfigError(f"fate {fate!r} of a launch: must be one of {', '.join(LAUNCH_FATES)}")
-        self.add(Launch(self.host(agent), nth, fate))
+        host = self.host(agent)
+        if not host.startswith("agent") or "-executor" in host:
+            raise ConfigError(f"agent {host!r} of a launch: containers are launched on agents, as agent-0")
+        self.add(Launch(host, nth, fate))
 
     def sometimes(self, site: str, *, nth: int) -> None:
-        """The rare branch `site` is taken when it is asked for the `nth` time."""
+        """The rare branch `site`, one of `faults.SITES`, is taken when it is asked for the `nth` time."""
+        if site not in SITES:
+            raise ConfigError(f"site {site!r}: must be one of {', '.join(SITES)}")
         self.add(Sometimes(site, nth))
 
     # -- names -------------------------------------------------------------------------------------------------------

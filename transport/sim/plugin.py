@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mesos_actor.transport.sim.recording import Recording
     from mesos_actor.transport.sim.replay import Replay
 
+_SECTION = "Captured simulation call"
 _SIMULATOR = "mesos_actor.transport.sim.recording"
 """Loaded as soon as some test module has named the simulator."""
 MARK = "sim(**arguments): arguments of mesos_actor.testing.cluster for the fixture `sim`; `chances=` draws faults"
@@ -62,6 +63,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 _REPLAY: pytest.StashKey[Replay] = pytest.StashKey()
 _RECORDING: pytest.StashKey[Recording] = pytest.StashKey()
+_REAL: pytest.StashKey[LocalCluster] = pytest.StashKey()
 
 
 def _read(path: Path) -> Replay:
@@ -103,25 +105,37 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
-    """Simulated clusters made by the test are known, and a failing one is told about."""
+    """What a passing test did not do is told."""
     if _SIMULATOR not in sys.modules:
         return (yield)
-    try:
-        result = yield
-        _look_for_mistakes(item)
-        return result
-    except Exception as error:
-        recording = item.stash.get(_RECORDING, None)
-        if recording is not None and recording.sims:
-            from mesos_actor.transport.sim.reporting import Failure
+    result = yield
+    _look_for_mistakes(item)
+    return result
 
-            failure = Failure(item, recording, error)
-            item.add_report_section("call", "simulation", failure.text(_option(item.config, "--sim-trace")))
-            if _option(item.config, "--sim-mermaid"):
-                item.add_report_section("call", "sequence diagram", failure.mermaid())
-            if (picture := _option(item.config, "--sim-svg")) is not None:
-                picture.write_text(failure.svg())
-        raise
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """What a failing simulation says. Here and not where the test is called, for what the tests of a TestCase (a
+    ClusterMachine's) raise is kept from there."""
+    report = yield
+    if call.when == "call" and report.failed and (real := item.stash.get(_REAL, None)) is not None:
+        report.sections.append(("Captured cluster call", real.last_words()))
+    recording = item.stash.get(_RECORDING, None)
+    error = call.excinfo.value if call.excinfo is not None else None
+    if call.when != "call" or not report.failed or recording is None or not recording.sims:
+        return report
+    if isinstance(error, Exception):
+        from mesos_actor.transport.sim.reporting import Failure
+
+        failure = Failure(item, recording, error)
+        report.sections.append((_SECTION, failure.text(_option(item.config, "--sim-trace"))))
+        if _option(item.config, "--sim-mermaid"):
+            report.sections.append(("Captured sequence diagram call", failure.mermaid()))
+        if (picture := _option(item.config, "--sim-svg")) is not None:
+            picture.write_text(failure.svg())
+    return report
 
 
 def _look_for_mistakes(item: pytest.Item) -> None:
@@ -176,4 +190,5 @@ def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[LocalClu
 
     masters = _option(request.config, "--cluster-masters")
     with LocalCluster(tmp_path, masters=masters) as local:
+        request.node.stash[_REAL] = local
         yield local

@@ -32,6 +32,8 @@ class Recording:
         """The clusters it made, newest last."""
         self.work: tuple[AnyStep, ...] = ()
         """What `workloads()` drew last."""
+        self.drawn_steps = False
+        """A state machine drives them: its steps play it again, which hypothesis tells, and not a file of faults."""
 
     def plan(self) -> Plan | None:
         """The faults of the file that is replayed."""

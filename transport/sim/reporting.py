@@ -22,6 +22,7 @@ from mesos_actor.transport.sim.shrink import minimize
 from mesos_actor.transport.sim.story import Told, concerning, tell
 from mesos_actor.transport.sim.trial import Broken, broken_by, met
 
+STEPS = "by the steps of the state machine that hypothesis tells: they are a test when pasted into one"
 MAX_TRACE_LINES = 20_000
 SHRINK_RUNS = 200
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+\b")
@@ -56,7 +57,7 @@ class Failure:
         if self._may_be_repeated() and len(self._sim.world.plan.faults()) > 1:
             self._shrink()
         world = self._sim.world
-        again = [self._write_down(world.plan)]
+        again = [STEPS if self._recording.drawn_steps else self._write_down(world.plan)]
         lines = [tell(world, _words(self._error), met(world.plan), drawn=self._drawn, again=again)]
         if unmet := world.plan.unmet():
             lines.append(f"\n{len(unmet)} faults of the plan did not come about, as: {unmet[0].text()}")

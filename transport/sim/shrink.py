@@ -29,6 +29,7 @@ from mesos_actor.transport.sim.faults import (
     FailSync,
     Reorder,
     SlowSync,
+    Stall,
     Timed,
     hosts_of,
     key_of,
@@ -190,7 +191,8 @@ def likened(rng: random.Random, fault: AnyFault, bad_us: int) -> AnyFault:
     if isinstance(fault, Drop | Duplicate | Delay | Reorder):
         one, other = fault.source, fault.destination
         lasts_us = round(rng.choice(LASTING_S) * 1_000_000)
-        return rng.choice((Break(one, other, at_us), Cut(one, other, at_us, lasts_us, one_way=rng.random() < 0.5)))
+        cut = Cut(one, other, at_us, lasts_us, one_way=rng.random() < 0.5)
+        return rng.choice((Break(one, other, at_us), Stall(one, other, at_us, lasts_us), cut))
     if isinstance(fault, DieAtSync | SlowSync | FailSync):
         return Crash(fault.host, at_us, round(rng.choice(LASTING_S) * 1_000_000))
     return moved(rng, fault, bad_us)

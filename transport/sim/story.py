@@ -14,7 +14,7 @@ from mesos_actor.actors.messages.scheduler import Update
 from mesos_actor.actors.task import TaskState
 from mesos_actor.transport.sim.faults import AnyFault
 from mesos_actor.transport.sim.schedule import START_US
-from mesos_actor.transport.sim.world import Event, World
+from mesos_actor.transport.sim.world import HUMBLE, Event, World
 
 MAX_LINES = 60
 """Of the events that concern the subject, so many: the newest, and before them those that tell more than others."""
@@ -22,9 +22,7 @@ MAX_TELLING = 30
 """Of those at most so many: faults, and news of tasks that did not go well; the newest of them."""
 MAX_FAULTS = 20
 _WORD = re.compile(r"[\w.:\-]+")
-_HUMBLE = ("Ping", "Pong", "Heartbeat", "AppendEntries", "Appended", "Hello", "GarbageCollected", "CollectGarbage")
-"""Messages that tell nothing about anybody in particular."""
-_OFTEN = ("Offers", "Decline", "Rescind", "WhoLeads", "Leader")
+_OFTEN = ("Offers", "Decline", "Rescind")
 """Messages that hide the others where nobody in particular is concerned."""
 _WELL = (TaskState.STAGING, TaskState.STARTING, TaskState.RUNNING, TaskState.KILLING, TaskState.FINISHED)
 _UNTOLD = ("operation_id", "filters", "origin", "timestamp_us", "incarnation")
@@ -89,7 +87,7 @@ def _message(world: World, event: Event, about: Sequence[str], named: Sequence[s
         shown = repr(event.message)
         if not any(f"'{word}'" in shown for word in about):
             return []
-    elif kind in _HUMBLE or kind in _OFTEN or source == event.host or not {source, event.host} & set(named):
+    elif kind in HUMBLE or kind in _OFTEN or source == event.host or not {source, event.host} & set(named):
         return []
     return [Told(event.time_us, source, event.host, brief(event.message), telling=_is_bad_news(event.message))]
 

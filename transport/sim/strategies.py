@@ -33,6 +33,7 @@ from mesos_actor.transport.sim.faults import (
     Pause,
     Reorder,
     SlowSync,
+    Stall,
     Stop,
     key_of,
 )
@@ -50,7 +51,7 @@ SIM_SETTINGS = settings(
 
 KINDS = (
     *("drop", "duplicate", "delay", "reorder", "sync", "launch"),
-    *("cut", "isolate", "break", "crash", "stop", "pause", "full", "clock"),
+    *("cut", "isolate", "stall", "break", "crash", "stop", "pause", "full", "clock"),
 )
 
 
@@ -90,6 +91,7 @@ def faults(
         "isolate": st.builds(
             lambda who, at, one_way: Isolate(who, at[0], at[1], one_way=one_way), host, when, st.booleans()
         ),
+        "stall": st.builds(lambda two, at: Stall(two[0], two[1], at[0], at[1]), pair, when),
         "break": st.builds(lambda two, at: Break(two[0], two[1], at[0]), pair, when),
         "crash": st.builds(
             lambda who, at, machine: Crash(who, at[0], at[1], machine=machine), host, when, st.booleans()
@@ -170,6 +172,8 @@ class ClusterMachine(RuleBasedStateMachine):
     @initialize(plan=fault_plans(max_faults=6))
     def begin(self, plan: Plan) -> None:
         """With what goes wrong."""
+        if recording.current is not None:
+            recording.current.drawn_steps = True
         self.sim = self.make(plan)
 
     @rule(seconds=st.sampled_from([0.1, 1.0, 5.0]))

@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from mesos_actor.transport.sim.faults import Break, Clock, Crash, Cut, FullDisk, Isolate, Pause, Stop, Timed, hosts_of
+from mesos_actor.transport.sim.faults import (
+    Break,
+    Clock,
+    Crash,
+    Cut,
+    FullDisk,
+    Isolate,
+    Pause,
+    Stall,
+    Stop,
+    Timed,
+    hosts_of,
+)
 from mesos_actor.transport.sim.schedule import START_US
 
 if TYPE_CHECKING:
@@ -43,6 +55,8 @@ def _strike(world: World, fault: Timed, host: Host) -> bool:
         case Isolate():
             for other in _others(world, host):
                 world.cut(other, host.name, one_way=fault.one_way)
+        case Stall(source, destination):
+            world.stall(source, destination, fault.lasts_us)
         case Break(one, other):
             world.break_links(one, other)
         case Crash() if host.up and host.restartable:

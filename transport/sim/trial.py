@@ -23,6 +23,7 @@ from mesos_actor.transport.sim.faults import (
     FullDisk,
     Isolate,
     Pause,
+    Stall,
     Stop,
     Timed,
 )
@@ -218,7 +219,10 @@ def _draw_chances(rng: random.Random) -> Chances:
     )
 
 
-KINDS = ("crash", "power", "stop", "pause", "hang", "cut", "one-way", "isolate", "deaf", "break", "full", "clock")
+KINDS = (
+    *("crash", "power", "stop", "pause", "hang"),
+    *("cut", "one-way", "isolate", "deaf", "stall", "break", "full", "clock"),
+)
 
 
 def _draw_timed(rng: random.Random, trial: Trial) -> list[Timed]:
@@ -256,6 +260,10 @@ def _timed(rng: random.Random, kind: str, hosts: list[str], trial: Trial) -> Tim
             return Cut(who, other, at_us, lasts_us, one_way=kind == "one-way")
         case "isolate" | "deaf":
             return Isolate(who, at_us, lasts_us, one_way=kind == "deaf")
+        case "stall":
+            master, mate = rng.choice(hosts[: trial.shape.masters]), rng.choice(hosts[trial.shape.masters :])
+            one_way = (master, mate) if rng.random() < 0.5 else (mate, master)
+            return Stall(*one_way, at_us, lasts_us)
         case "break":
             return Break(who, other, at_us)
         case "full":

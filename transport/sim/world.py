@@ -39,6 +39,16 @@ MAX_STEPS_AT_ONCE = 1_000_000
 """Steps without virtual time moving: a bug of what is simulated, told instead of hanging."""
 
 
+TAIL = 20
+"""The last telling events that stand in the text of NotReached."""
+HUMBLE = (
+    *("Ping", "Pong", "Heartbeat", "AppendEntries", "Appended", "Hello", "GarbageCollected", "CollectGarbage"),
+    *("WhoLeads", "Leader", "Following"),
+)
+"""Messages that tell nothing about anybody in particular."""
+_CLOCKWORK = ("timer", "port_timer", "synced")
+
+
 class WorldSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Microseconds of virtual time."""
 
@@ -65,6 +75,11 @@ class Event(msgspec.Struct, frozen=True, gc=False, array_like=True):
     message: Message | None
     detail: str
 
+    @property
+    def tells(self) -> bool:
+        """Whether it tells a reader more than that time goes on."""
+        return self.kind not in _CLOCKWORK and type(self.message).__name__ not in HUMBLE
+
     def line(self) -> str:
         """One line of the trace, with the time since the begin."""
         elapsed_us = self.time_us - START_US
@@ -84,7 +99,7 @@ class ActorFailed(AssertionError):
 
 
 class NotReached(AssertionError):
-    """`until` waited in vain. The text ends with the last lines of the trace."""
+    """`until` waited in vain. The text ends with the last lines of the trace, but for clockwork."""
 
 
 Invariant = Callable[["World", Event], None]
@@ -181,7 +196,7 @@ class World:
         end_us = self.schedule.now_us + within_us
         if not reached() and not self._run(end_us, reached):
             self.schedule.now_us = end_us
-            tail = "\n".join(self.trace()[-20:])
+            tail = "\n".join([event.line() for event in self.history() if event.tells][-TAIL:])
             raise NotReached(f"not reached within {within_us / 1e6:g} s of virtual time; the last events:\n{tail}")
 
     def _run(self, end_us: int, reached: Callable[[], bool] | None) -> bool:
@@ -229,6 +244,11 @@ class World:
         """Undo the cuts between two hosts, or all of them."""
         self._happened("heal", one or "", detail=other or "all")
         self.network.heal(one, other)
+
+    def stall(self, source: str, destination: str, lasts_us: int) -> None:
+        """Hold up what one host sends to another for so long."""
+        self._happened("stall", source, detail=f"to {destination}")
+        self.network.stall(source, destination, lasts_us)
 
     def break_links(self, one: str, other: str) -> None:
         """Reset the connections between two hosts; both sides are told, and may open new ones at once."""

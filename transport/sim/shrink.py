@@ -77,6 +77,8 @@ class Shrinker:
         self.broken = broken
         self.runs = 0
         self.events = 0
+        #: when the best one breaks: what strikes later has not brought that about
+        self._end_us = trial.bad_us
         self._max_runs = max_runs
         self._max_events = max_events
         self._run = run
@@ -112,6 +114,7 @@ class Shrinker:
         if broken is None or broken.what != self.broken.what:
             return False
         self.best, self.broken = trial, broken
+        self._end_us = run.sim.world.elapsed_us if run.sim is not None else trial.bad_us
         self._told(self.runs, trial)
         return True
 
@@ -133,12 +136,17 @@ class Shrinker:
     def _draw(self, draws: int) -> None:
         """Runs with fewer faults, made of those that are left, until one breaks the same."""
         left, rng = self.best.faults, random.Random(f"shrink {self.best.seed} {draws}")
+        where: dict[tuple[str, ...], list[AnyFault]] = {}
+        for fault in left:  # most of them are between masters, which speak most
+            where.setdefault(hosts_of(fault), []).append(fault)
+        places, bad_us = list(where.values()), max(1, min(self.best.bad_us, self._end_us))
         for size in range(1, min(FEW, len(left) - 1) + 1):
             for _ in range(draws):
-                drawn = tuple(likened(rng, fault, self.best.bad_us) for fault in rng.sample(left, size))
+                alike = [rng.choice(rng.choice(places)) for _ in range(size)]
+                drawn = tuple(likened(rng, fault, bad_us) for fault in alike)
                 seed = rng.choice((self.best.seed, rng.randrange(1_000)))
-                places = {key_of(fault) if isinstance(fault, COUNTED) else fault for fault in drawn}
-                if len(places) == size and self.still_breaks(
+                struck = {key_of(fault) if isinstance(fault, COUNTED) else fault for fault in drawn}
+                if len(struck) == size and self.still_breaks(
                     msgspec.structs.replace(self.best, seed=seed, faults=drawn)
                 ):
                     return

@@ -12,19 +12,17 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from mesos_actor.actors.errors import InvalidInput
-from mesos_actor.actors.ids import Address, ContainerId, FrameworkId, Principal, local
+from mesos_actor.actors.ids import Address, ContainerId, FrameworkId, Principal
 from mesos_actor.actors.messages.base import Message
 from mesos_actor.actors.messages.containers import (
     ContainerExited,
-    ContainerFailed,
     ContainersRecovered,
     ContainerStarted,
     ContainerUsage,
@@ -36,7 +34,7 @@ from mesos_actor.actors.messages.containers import (
     UpdateContainer,
 )
 from mesos_actor.actors.ports import Outlet, TimerHandle
-from mesos_actor.isolation.answers import NEVER_RAN, NOT_KNOWN, OWN_PROCESS, recovered_of
+from mesos_actor.isolation.answers import NEVER_RAN, NOT_KNOWN, recovered_of
 from mesos_actor.isolation.command import CommandError
 from mesos_actor.isolation.docker_calls import EngineCalls
 from mesos_actor.isolation.docker_engine import Engine, open_engine
@@ -50,17 +48,14 @@ from mesos_actor.isolation.docker_spec import (
     exited_of,
 )
 from mesos_actor.isolation.docker_watch import FULL_ERRNOS, MAX_PULLS, LaunchFailed, Watch, WatchOptions
+from mesos_actor.isolation.ends import EXIT_REPEAT_US, Ends
 from mesos_actor.isolation.paths import make_sandbox, sandbox_of, sandboxes_of
 from mesos_actor.isolation.usage import measure
 
 MAX_CONTAINERS = 1_000
 """Known at once, three threads each; a launch past that fails."""
-MAX_FAILED = 10_000
-"""Failed launches remembered, so that asking again gets the same answer; the oldest is dropped."""
 MAX_WAITING = 10_000
 """Messages held back until the engine has told what it holds; past that, launches fail and others are dropped."""
-EXIT_REPEAT_US = 10_000_000
-EXITS_A_REPEAT = 1_000
 MAX_MEASUREMENTS_WAITING = 4
 
 
@@ -110,38 +105,32 @@ class DockerContainerizer:
         roots = tuple(os.path.realpath(root) for root in volume_roots)
         self._options = WatchOptions(self._key, roots, init, pids_limit, pause_s)
         self._containers: dict[ContainerId, _Container] = {}
-        self._failed: OrderedDict[ContainerId, ContainerFailed] = OrderedDict()
         #: What the engine held of ours at our start and nobody has asked about yet.
         self._found: dict[ContainerId, EngineState] = {}
         self._recoveries = 0
         self._listed = False
         self._away = ""
         self._waiting: list[Message] = []
-        self._agent = local("agent")
         self._pulls = threading.Semaphore(MAX_PULLS)
         self._measuring = 0
-        self._repeat_is_set = False
 
     # -- the port ---------------------------------------------------------------------------------------------------
 
     def start(self, outlet: Outlet) -> None:
         """Ask the engine what it holds. An engine that is not there is waited for; launches fail meanwhile."""
         self._outlet = outlet
+        self._ends = Ends(outlet, self._exits, self._exit_repeat_us)
         sandboxes_of(self._work_dir).mkdir(mode=0o711, parents=True, exist_ok=True)
         self._calls = EngineCalls(self._open, self._options.pause_s, self._on_refused)
         self._calls.list(self._key, self._on_listed, self._on_away)
 
     def on_message(self, sender: Address, cause: str, principal: Principal, message: Message) -> None:
-        handler = self._HANDLERS.get(type(message))
-        if principal != OWN_PROCESS:
-            self._outlet.log("not_from_agent", level="warning", sender=sender, principal=principal)
-            return
-        if handler is None:
-            self._outlet.log("unexpected_message", level="warning", kind=type(message).__name__, sender=sender)
-            return
-        self._agent = sender
+        if self._ends.handler_of(sender, principal, message, self._HANDLERS) is not None:
+            self._take(message)
+
+    def _take(self, message: Message) -> None:
         if self._listed:
-            handler(self, message)
+            self._HANDLERS[type(message)](self, message)
         elif isinstance(message, LaunchContainer) and (self._away or len(self._waiting) >= MAX_WAITING):
             self._fail(message.container_id, "spawn", self._away or f"{MAX_WAITING} messages wait for the engine")
         elif len(self._waiting) < MAX_WAITING:
@@ -155,6 +144,7 @@ class DockerContainerizer:
     def close(self) -> None:
         """Let go of the engine's containers, which go on."""
         self._calls.close()
+        self._ends.close()
         for container in self._containers.values():
             if container.watch is not None:
                 container.watch.closed.set()
@@ -172,7 +162,7 @@ class DockerContainerizer:
             waiting, self._waiting = self._waiting, []
             self._away = f"{text}; start it, or launch without 'docker'"
             for message in waiting:
-                self.on_message(self._agent, "", OWN_PROCESS, message)
+                self._take(message)
 
     def _on_refused(self, what: str, text: str) -> None:
         self._outlet.log("engine_refused", level="warning", what=what, text=text)
@@ -190,15 +180,15 @@ class DockerContainerizer:
 
     def _on_launch(self, message: LaunchContainer) -> None:
         container_id = message.container_id
-        failed = self._failed.get(container_id)
+        failed = self._ends.failed(container_id)
         known = self._containers.get(container_id)
         if failed is not None:
-            self._tell(failed)
+            self._ends.tell(failed)
         elif known is not None:
             if known.state is not None:
-                self._tell(ContainerStarted(container_id, known.state.pid))
+                self._ends.tell(ContainerStarted(container_id, known.state.pid))
             if known.exit is not None:
-                self._tell(known.exit)
+                self._ends.tell(known.exit)
         elif len(self._containers) >= MAX_CONTAINERS:
             self._fail(container_id, "spawn", f"this agent holds {MAX_CONTAINERS} Docker containers, its bound")
         else:
@@ -245,14 +235,7 @@ class DockerContainerizer:
 
     def _fail(self, container_id: ContainerId, reason: str, text: str) -> None:
         self._containers.pop(container_id, None)
-        failed = ContainerFailed(container_id, reason, text)
-        self._failed[container_id] = failed
-        if len(self._failed) > MAX_FAILED:
-            self._failed.popitem(last=False)
-        self._tell(failed)
-
-    def _tell(self, message: Message) -> None:
-        self._outlet.send(self._agent, message)
+        self._ends.tell_failed(container_id, reason, text)
 
     # -- what a container's thread says -----------------------------------------------------------------------------
 
@@ -267,7 +250,7 @@ class DockerContainerizer:
             first = container.state is None
             container.state = what
             if first:
-                self._tell(ContainerStarted(container_id, what.pid))
+                self._ends.tell(ContainerStarted(container_id, what.pid))
             limits, container.update = container.update, None
             if limits is not None:
                 self._calls.later(f"limits for {container_id}", lambda engine: engine.update(what.engine_id, limits))
@@ -290,23 +273,10 @@ class DockerContainerizer:
         if container.timer is not None:
             container.timer.cancel()
         container.exit = exited
-        self._tell(exited)
-        self._repeat_later()
+        self._ends.tell_end(exited)
 
-    def _repeat_later(self) -> None:
-        if not self._repeat_is_set:
-            self._repeat_is_set = True
-            self._outlet.call_later(self._exit_repeat_us, self._repeat_exits)
-
-    def _repeat_exits(self) -> None:
-        """Tell the oldest exits that nobody has taken over yet once more."""
-        self._repeat_is_set = False
-        exits = [container.exit for container in self._containers.values() if container.exit and not container.orphan]
-        if self._calls.closed.is_set() or not exits:
-            return
-        for exited in exits[:EXITS_A_REPEAT]:
-            self._tell(exited)
-        self._repeat_later()
+    def _exits(self) -> Iterable[ContainerExited]:
+        return (container.exit for container in self._containers.values() if container.exit and not container.orphan)
 
     def _on_update(self, message: UpdateContainer) -> None:
         """Other limits, live. What the engine will not do is logged."""
@@ -330,10 +300,10 @@ class DockerContainerizer:
         container_id = message.container_id
         container = self._containers.get(container_id)
         if container is None:
-            failed = self._failed.get(container_id)
-            self._tell(failed or ContainerExited(container_id, killed=True, text=NOT_KNOWN))
+            failed = self._ends.failed(container_id)
+            self._ends.tell(failed or ContainerExited(container_id, killed=True, text=NOT_KNOWN))
         elif container.exit is not None:
-            self._tell(container.exit)
+            self._ends.tell(container.exit)
         elif container.state is None and container.watch is not None and not container.watch.cancelled.is_set():
             container.watch.cancelled.set()
             container.killed = True
@@ -365,7 +335,7 @@ class DockerContainerizer:
         self._calls.later(f"{signal} for {container_id}", lambda engine: engine.kill(engine_id, signal))
 
     def _on_forget(self, message: ForgetContainer) -> None:
-        self._failed.pop(message.container_id, None)
+        self._ends.forget(message.container_id)
         container = self._containers.get(message.container_id)
         if container is None:
             return
@@ -398,8 +368,8 @@ class DockerContainerizer:
             if known is not None and not known.orphan and (known.state is not None or known.exit is not None):
                 pid = known.state.pid if known.state is not None else 0
                 found.append(recovered_of(container_id, pid, known.exit))
-        self._tell(ContainersRecovered(tuple(found)))
-        self._repeat_later()
+        self._ends.tell(ContainersRecovered(tuple(found)))
+        self._ends.repeat_later()
 
     def _adopt(self, container_id: ContainerId, state: EngineState, wanted: bool) -> None:
         framework_id = FrameworkId(state.labels.get(FRAMEWORK_LABEL, ""))
@@ -440,7 +410,7 @@ class DockerContainerizer:
 
     def _on_measure(self, message: MeasureContainers) -> None:
         if self._measuring >= MAX_MEASUREMENTS_WAITING:
-            self._tell(ContainerUsage((), message.operation_id))
+            self._ends.tell(ContainerUsage((), message.operation_id))
             return
         pids = {
             container_id: container.state.pid
@@ -463,7 +433,7 @@ class DockerContainerizer:
 
     def _on_measured(self, usage: ContainerUsage) -> None:
         self._measuring -= 1
-        self._tell(usage)
+        self._ends.tell(usage)
 
     _HANDLERS: dict[type[Message], Callable[[Any, Any], None]] = {
         LaunchContainer: _on_launch,

@@ -6,14 +6,14 @@ object to the ports of the next incarnation and they find the containers again, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from typing import Any, Protocol
 
 import msgspec
 
 from mesos_actor.actors.core.container_network import published_error
-from mesos_actor.actors.ids import Address, ContainerId, FrameworkId, Principal, local
+from mesos_actor.actors.ids import Address, ContainerId, FrameworkId, Principal
 from mesos_actor.actors.messages.base import Message
 from mesos_actor.actors.messages.containers import (
     CollectGarbage,
@@ -35,12 +35,10 @@ from mesos_actor.actors.messages.containers import (
 )
 from mesos_actor.actors.ports import Outlet
 from mesos_actor.isolation.answers import NOT_KNOWN, OWN_PROCESS, recovered_of
+from mesos_actor.isolation.ends import Ends
 
 SPAWN_US = 1_000
 """From a launch to ContainerStarted, and from a signal to the end."""
-
-EXIT_REPEAT_US = 10_000_000
-"""As the process containerizer's."""
 
 MAX_READ_BYTES = 256 << 10
 _FOREVER_US = 1 << 62
@@ -174,26 +172,19 @@ class FakeContainerizer:
         self._fates = {} if fates is None else fates
         self._processes = processes
         self._processors = processors
-        self._failed: dict[ContainerId, ContainerFailed] = {}
-        self._agent = local("agent")
-        self._repeat_is_set = False
         self._closed = False
 
     def start(self, outlet: Outlet) -> None:
         self._outlet = outlet
-        self._closed = self._repeat_is_set = False
+        self._ends = Ends(outlet, self._exits)
+        self._closed = False
         for container_id in list(self._survivors.containers):
             self._watch(container_id)
 
     def on_message(self, sender: Address, cause: str, principal: Principal, message: Message) -> None:
-        handler = self._HANDLERS.get(type(message))
-        if principal != OWN_PROCESS:
-            self._outlet.log("not_from_agent", level="warning", sender=sender, principal=principal)
-            return
+        handler = self._ends.handler_of(sender, principal, message, self._HANDLERS)
         if handler is None:
-            self._outlet.log("unexpected_message", level="warning", kind=type(message).__name__, sender=sender)
             return
-        self._agent = sender
         handler(self, message)
 
     def on_flush(self) -> None:
@@ -202,6 +193,7 @@ class FakeContainerizer:
     def close(self) -> None:
         """The containers go on, in `Survivors`."""
         self._closed = True
+        self._ends.close()
 
     def is_live(self, container_id: ContainerId) -> bool:
         """Whether the container is known here and has not ended."""
@@ -235,12 +227,12 @@ class FakeContainerizer:
     def _on_launch(self, message: LaunchContainer) -> None:
         container_id = message.container_id
         known = self._survivors.containers.get(container_id)
-        if container_id in self._failed:
-            self._tell(self._failed[container_id])
+        if failed := self._ends.failed(container_id):
+            self._ends.tell(failed)
         elif known is not None:
-            self._tell(ContainerStarted(container_id, known.pid))
+            self._ends.tell(ContainerStarted(container_id, known.pid))
             if known.ended:
-                self._tell(known.exited)
+                self._ends.tell(known.exited)
         else:
             self._launch(message)
 
@@ -256,8 +248,8 @@ class FakeContainerizer:
         elif problem := published_error(message.command.container, message.resources):
             run = Run(fails="spawn", text=f"container: {problem}")
         if run.fails:
-            self._failed[container_id] = ContainerFailed(container_id, run.fails, run.text)
-            self._later(SPAWN_US, lambda: self._tell(self._failed[container_id]))
+            failed = self._ends.remember(ContainerFailed(container_id, run.fails, run.text))
+            self._later(SPAWN_US, lambda: self._ends.tell(failed))
             return
         now_us = self._outlet.now_us()
         duration_us = _FOREVER_US if run.duration_us is None else run.duration_us
@@ -300,7 +292,7 @@ class FakeContainerizer:
     def _started(self, container_id: ContainerId) -> None:
         container = self._survivors.containers.get(container_id)
         if container is not None:
-            self._tell(ContainerStarted(container_id, container.pid))
+            self._ends.tell(ContainerStarted(container_id, container.pid))
             self._watch(container_id)
             if container.launch.executor and self._processes is not None and not container.ended:
                 self._processes.begin(container.launch)
@@ -323,8 +315,8 @@ class FakeContainerizer:
             return
         self._set_ended(container)
         if not container.lose_notice:
-            self._tell(container.exited)
-        self._repeat_later()
+            self._ends.tell(container.exited)
+        self._ends.repeat_later()
 
     def _set_ended(self, container: FakeContainer) -> None:
         container_id = container.launch.container_id
@@ -333,36 +325,23 @@ class FakeContainerizer:
         if container.launch.executor and self._processes is not None:
             self._processes.end(container_id)
 
-    def _repeat_later(self) -> None:
-        if not self._repeat_is_set:
-            self._repeat_is_set = True
-            self._later(EXIT_REPEAT_US, self._repeat_exits)
-
-    def _repeat_exits(self) -> None:
-        self._repeat_is_set = False
-        ended = [container for container in self._survivors.containers.values() if container.ended]
-        for container in ended:
-            self._tell(container.exited)
-        if ended:
-            self._repeat_later()
+    def _exits(self) -> Iterable[ContainerExited]:
+        return (container.exited for container in self._survivors.containers.values() if container.ended)
 
     def _later(self, delay_us: int, call: Callable[[], None]) -> None:
         self._outlet.call_later(delay_us, lambda: None if self._closed else call())
-
-    def _tell(self, message: Message) -> None:
-        self._outlet.send(self._agent, message)
 
     # -- the rest ---------------------------------------------------------------------------------------------------
 
     def _on_kill(self, message: KillContainer) -> None:
         container_id = message.container_id
         container = self._survivors.containers.get(container_id)
-        if container_id in self._failed:
-            self._tell(self._failed[container_id])
+        if failed := self._ends.failed(container_id):
+            self._ends.tell(failed)
         elif container is None:
-            self._tell(ContainerExited(container_id, killed=True, text=NOT_KNOWN))
+            self._ends.tell(ContainerExited(container_id, killed=True, text=NOT_KNOWN))
         elif container.ended:
-            self._tell(container.exited)
+            self._ends.tell(container.exited)
         else:
             self._kill(container_id, container, max(0, message.grace_ms) * 1_000)
 
@@ -386,7 +365,7 @@ class FakeContainerizer:
             )
 
     def _on_forget(self, message: ForgetContainer) -> None:
-        self._failed.pop(message.container_id, None)
+        self._ends.forget(message.container_id)
         container = self._survivors.containers.get(message.container_id)
         if container is not None and container.ended:
             del self._survivors.containers[message.container_id]
@@ -405,8 +384,8 @@ class FakeContainerizer:
             else:
                 exited = container.exited if container.ended else None
                 found.append(recovered_of(container_id, container.pid, exited))
-        self._tell(ContainersRecovered(tuple(found)))
-        self._repeat_later()
+        self._ends.tell(ContainersRecovered(tuple(found)))
+        self._ends.repeat_later()
 
     def _on_measure(self, message: MeasureContainers) -> None:
         now_us = self._outlet.now_us()
@@ -416,7 +395,7 @@ class FakeContainerizer:
             if container is not None and not container.ended:
                 cpu_ms = (now_us - container.started_us) // 1_000
                 usages.append(Usage(container_id, 1, cpu_ms, container.run.rss_bytes, now_us))
-        self._tell(ContainerUsage(tuple(usages), message.operation_id))
+        self._ends.tell(ContainerUsage(tuple(usages), message.operation_id))
 
     _HANDLERS: dict[type[Message], Callable[[Any, Any], None]] = {
         LaunchContainer: _on_launch,

@@ -16,6 +16,7 @@ from mesos_actor.actors.ids import ContainerId
 from mesos_actor.isolation.cgroup import TREE, make_tree
 from mesos_actor.isolation.cgroup_isolator import CgroupIsolator
 from mesos_actor.isolation.containerizer import IMAGES_MAX_BYTES
+from mesos_actor.isolation.ends import EXIT_REPEAT_US
 from mesos_actor.isolation.gpus import discover
 from mesos_actor.isolation.isolator import Isolator
 from mesos_actor.isolation.launcher_client import IDLE_S
@@ -23,7 +24,7 @@ from mesos_actor.isolation.limits import UNLIMITED
 from mesos_actor.isolation.linux_isolators import DevicesIsolator
 from mesos_actor.isolation.network_isolator import NetworkIsolator
 from mesos_actor.isolation.paths import sandboxes_of
-from mesos_actor.isolation.process import EXIT_REPEAT_US, ProcessContainerizer
+from mesos_actor.isolation.process import ProcessContainerizer
 from mesos_actor.isolation.processors_isolator import ProcessorsIsolator
 from mesos_actor.isolation.root_isolator import RootIsolator
 

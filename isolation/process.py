@@ -12,19 +12,17 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import psutil
 from msgspec.structs import replace
 
-from mesos_actor.actors.ids import Address, ContainerId, FrameworkId, Principal, local
+from mesos_actor.actors.ids import Address, ContainerId, FrameworkId, Principal
 from mesos_actor.actors.messages.base import Message
 from mesos_actor.actors.messages.containers import (
     ContainerExited,
-    ContainerFailed,
     ContainersRecovered,
     ContainerStarted,
     ContainerUsage,
@@ -37,8 +35,9 @@ from mesos_actor.actors.messages.containers import (
 )
 from mesos_actor.actors.messages.values import Command
 from mesos_actor.actors.ports import Outlet
-from mesos_actor.isolation.answers import NEVER_RAN, NOT_KNOWN, OWN_PROCESS, exit_of, recovered_of, with_cause
+from mesos_actor.isolation.answers import NEVER_RAN, NOT_KNOWN, exit_of, recovered_of, with_cause
 from mesos_actor.isolation.cleaner import Cleaner
+from mesos_actor.isolation.ends import EXIT_REPEAT_US, Ends
 from mesos_actor.isolation.isolator import Contribution, Isolation, Isolator, IsolatorError, Limitation
 from mesos_actor.isolation.launcher_client import IDLE_S, LauncherClient
 from mesos_actor.isolation.paths import LONG_NAME, directory_name, sandboxes_of
@@ -49,17 +48,10 @@ from mesos_actor.isolation.usage import measure
 MAX_CONTAINERS = 100_000
 """Known at once; a launch past that fails. (AgentSettings.max_tasks is the same.)"""
 
-MAX_FAILED = 10_000
-"""Failed launches remembered, so that asking again gets the same answer; the oldest is dropped."""
-
 MAX_PREPARING = 1_000
 """Containers whose preparation is on a thread; a launch past that fails."""
 
 PREPARE_THREADS = 4
-EXIT_REPEAT_US = 10_000_000
-"""How often exits that were not taken over are told again."""
-
-EXITS_A_REPEAT = 1_000
 MAX_MEASUREMENTS_WAITING = 4
 """Past that, a MeasureContainers is answered with nothing: the former ones are not done yet."""
 
@@ -110,17 +102,14 @@ class ProcessContainerizer:
         self._client = LauncherClient(self._work_dir / "launcher", self._on_event, self._on_listed, launcher_idle_s)
         #: By id, in the order in which they were asked for or found. At most MAX_CONTAINERS.
         self._containers: dict[ContainerId, _Container] = {}
-        self._failed: OrderedDict[ContainerId, ContainerFailed] = OrderedDict()
         self._forgotten: list[str] = []
         #: Whether the launcher has said what it holds, since our start.
         self._listed = False
         self._recovered = False
         self._waiting: RecoverContainers | None = None
         self._recoveries = 0
-        self._agent = local("agent")
         self._preparing = 0
         self._measuring = 0
-        self._repeat_is_set = False
         self._closed = False
 
     # -- the port ---------------------------------------------------------------------------------------------------
@@ -129,6 +118,8 @@ class ProcessContainerizer:
         """Find or start the launcher. Raises OSError when the work directory cannot be used, MesosActorError when an
         isolator cannot work on this host."""
         self._outlet = outlet
+        self._ends = Ends(outlet, self._exits, self._exit_repeat_us)
+        self._ends.hold_back(True)
         loop = asyncio.get_running_loop()
         self._threads = Threads(loop, PREPARE_THREADS, "containerizer", lambda: self._closed)
         self._cleaner = Cleaner(self._isolation, outlet, loop, self._exit_repeat_us, lambda: self._closed)
@@ -137,14 +128,9 @@ class ProcessContainerizer:
         self._client.start(outlet)
 
     def on_message(self, sender: Address, cause: str, principal: Principal, message: Message) -> None:
-        handler = self._HANDLERS.get(type(message))
-        if principal != OWN_PROCESS:
-            self._outlet.log("not_from_agent", level="warning", sender=sender, principal=principal)
-            return
+        handler = self._ends.handler_of(sender, principal, message, self._HANDLERS)
         if handler is None:
-            self._outlet.log("unexpected_message", level="warning", kind=type(message).__name__, sender=sender)
             return
-        self._agent = sender
         handler(self, message)
 
     def on_flush(self) -> None:
@@ -157,6 +143,7 @@ class ProcessContainerizer:
         """Let go of the launcher, which goes on while anything runs."""
         self.on_flush()
         self._closed = True
+        self._ends.close()
         for container in self._containers.values():
             container.cancelled.set()
         self._threads.close()
@@ -185,10 +172,10 @@ class ProcessContainerizer:
 
     def _on_launch(self, message: LaunchContainer) -> None:
         container_id = message.container_id
-        failed = self._failed.get(container_id)
+        failed = self._ends.failed(container_id)
         known = self._containers.get(container_id)
         if failed is not None:
-            self._tell(failed)
+            self._ends.tell(failed)
         elif known is not None:
             known.launch = known.launch or message
             self._tell_what_is_known(container_id, known)
@@ -200,9 +187,9 @@ class ProcessContainerizer:
 
     def _tell_what_is_known(self, container_id: ContainerId, container: _Container) -> None:
         if container.pid:
-            self._tell(ContainerStarted(container_id, container.pid))
+            self._ends.tell(ContainerStarted(container_id, container.pid))
         if container.exit is not None:
-            self._tell(container.exit)
+            self._ends.tell(container.exit)
 
     def _prepare(self, message: LaunchContainer) -> None:
         """Make what it needs and launch it, on a thread first when that may wait."""
@@ -254,30 +241,23 @@ class ProcessContainerizer:
 
     def _fail(self, container_id: ContainerId, reason: str, text: str) -> None:
         self._containers.pop(container_id, None)
-        failed = ContainerFailed(container_id, reason, text)
-        self._failed[container_id] = failed
-        if len(self._failed) > MAX_FAILED:
-            self._failed.popitem(last=False)
         self._cleaner.add(container_id)
-        self._tell(failed)
-
-    def _tell(self, message: Message) -> None:
-        self._outlet.send(self._agent, message)
+        self._ends.tell_failed(container_id, reason, text)
 
     # -- killing and forgetting -------------------------------------------------------------------------------------
 
     def _on_kill(self, message: KillContainer) -> None:
         container = self._containers.get(message.container_id)
         if container is None:
-            failed = self._failed.get(message.container_id)
+            failed = self._ends.failed(message.container_id)
             if failed is not None:
-                self._tell(failed)
+                self._ends.tell(failed)
             elif self._listed:
-                self._tell(ContainerExited(message.container_id, killed=True, text=NOT_KNOWN))
+                self._ends.tell(ContainerExited(message.container_id, killed=True, text=NOT_KNOWN))
             else:
                 self._client.kill(message.container_id, message.grace_ms)
         elif container.exit is not None:
-            self._tell(container.exit)
+            self._ends.tell(container.exit)
         elif container.preparing:
             container.cancelled.set()
             self._ended(container, ContainerExited(message.container_id, killed=True, text=NEVER_RAN))
@@ -285,7 +265,7 @@ class ProcessContainerizer:
             self._client.kill(message.container_id, max(0, message.grace_ms))
 
     def _on_forget(self, message: ForgetContainer) -> None:
-        self._failed.pop(message.container_id, None)
+        self._ends.forget(message.container_id)
         container = self._containers.get(message.container_id)
         if container is None:
             return
@@ -341,7 +321,7 @@ class ProcessContainerizer:
             elif not container.orphan:
                 container.pid = event["pid"]
                 self._isolation.started(container_id, container.pid)
-                self._tell(ContainerStarted(container_id, container.pid))
+                self._ends.tell(ContainerStarted(container_id, container.pid))
         elif kind == "failed":
             if container is not None and container.orphan:
                 del self._containers[container_id]
@@ -351,7 +331,7 @@ class ProcessContainerizer:
             if container is None:
                 self._forget_soon(container_id)
                 if event["text"] == NOT_KNOWN:
-                    self._tell(exit_of(event))
+                    self._ends.tell(exit_of(event))
             else:
                 self._ended(container, exit_of(event))
 
@@ -363,25 +343,13 @@ class ProcessContainerizer:
         exited = self._with_cause(container, exited)
         container.exit = exited
         container.launch = None
-        self._tell(exited)
-        if not self._repeat_is_set:
-            self._repeat_is_set = True
-            self._outlet.call_later(self._exit_repeat_us, self._repeat_exits)
+        self._ends.tell_end(exited)
 
     def _with_cause(self, container: _Container, exited: ContainerExited) -> ContainerExited:
         return with_cause(exited, self._isolation.ended(exited.container_id), container.limitation)
 
-    def _repeat_exits(self) -> None:
-        """Tell the oldest exits that nobody has taken over yet once more."""
-        self._repeat_is_set = False
-        if self._closed:
-            return
-        exits = [c.exit for c in self._containers.values() if c.exit is not None and not c.orphan]
-        for exited in exits[:EXITS_A_REPEAT] if self._recovered else []:
-            self._tell(exited)
-        if exits:
-            self._repeat_is_set = True
-            self._outlet.call_later(self._exit_repeat_us, self._repeat_exits)
+    def _exits(self) -> Iterable[ContainerExited]:
+        return (c.exit for c in self._containers.values() if c.exit is not None and not c.orphan)
 
     def _forget_soon(self, container_id: ContainerId) -> None:
         if not self._forgotten:
@@ -415,7 +383,7 @@ class ProcessContainerizer:
         elif container is None:
             container = self._containers[container_id] = _Container(None)
         elif not container.pid and container.exit is None and entry["pid"] and container.launch is not None:
-            self._tell(ContainerStarted(container_id, entry["pid"]))
+            self._ends.tell(ContainerStarted(container_id, entry["pid"]))
         container.pid = entry["pid"]
         if container.pid and not entry["ended"] and not container.orphan:
             self._isolation.started(container_id, container.pid)
@@ -436,6 +404,7 @@ class ProcessContainerizer:
 
     def _recover(self, message: RecoverContainers) -> None:
         self._recovered = True
+        self._ends.hold_back(False)
         asked = set(message.container_ids)
         for container_id, container in list(self._containers.items()):
             judged = container.recovery < self._recoveries and not container.orphan
@@ -449,10 +418,8 @@ class ProcessContainerizer:
         for left in self._isolation.recover(tuple(self._containers)):
             self._outlet.log("leftover_of_a_former_life", level="warning", container=left)
             self._cleaner.add(left)
-        self._tell(ContainersRecovered(tuple(found)))
-        if not self._repeat_is_set:
-            self._repeat_is_set = True
-            self._outlet.call_later(self._exit_repeat_us, self._repeat_exits)
+        self._ends.tell(ContainersRecovered(tuple(found)))
+        self._ends.repeat_later()
 
     def _make_orphan(self, container_id: ContainerId, container: _Container) -> None:
         container.orphan = True
@@ -467,7 +434,7 @@ class ProcessContainerizer:
 
     def _on_measure(self, message: MeasureContainers) -> None:
         if self._measuring >= MAX_MEASUREMENTS_WAITING:
-            self._tell(ContainerUsage((), message.operation_id))
+            self._ends.tell(ContainerUsage((), message.operation_id))
             return
         pids = {
             container_id: container.pid
@@ -488,7 +455,7 @@ class ProcessContainerizer:
 
     def _on_measured(self, usage: ContainerUsage) -> None:
         self._measuring -= 1
-        self._tell(usage)
+        self._ends.tell(usage)
 
     _HANDLERS: dict[type[Message], Callable[[Any, Any], None]] = {
         LaunchContainer: _on_launch,

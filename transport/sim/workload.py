@@ -285,7 +285,7 @@ def draw(rng: random.Random, agents: int) -> tuple[AnyStep, ...]:
         steps.append(MarkGone(rng.randrange(25 * SECOND_US), rng.randrange(agents)))
     if rng.random() < 0.2:
         steps.append(Weigh(rng.randrange(20 * SECOND_US), rng.choice((500, 2_000))))
-    for _ in range(rng.choice((0, 0, 1, 2, 6))):
+    for _ in range(rng.choice((0, 0, 1, 2))):
         steps.append(Transfer(rng.randrange(10 * SECOND_US)))
     if rng.random() < 0.25:
         pace_us, patience_us = rng.choice(PACE_US), rng.choice(PATIENCE_US)

@@ -32,7 +32,9 @@ def register(app: typer.Typer) -> None:
 def run(
     command: Annotated[
         list[str] | None,
-        typer.Argument(metavar="CMD", help="What to run, after --, with its arguments. An --image may know it itself."),
+        typer.Argument(
+            metavar="CMD…", help="What to run, after --, with its arguments. An --image may know it itself."
+        ),
     ] = None,
     cpus: Annotated[str, typer.Option(metavar="NUMBER", help="Cores for each task.")] = "1",
     mem: Annotated[
@@ -52,7 +54,10 @@ def run(
         typer.Option(metavar="LIMITS", help="Of each of its processes, soft and hard: 'nofile:1024:4096;core:0'."),
     ] = "",
     ports: Annotated[
-        int, typer.Option(help="Ports for each task; their numbers are in PORT0, PORT1, …", parser=whole(0, 100))
+        int,
+        typer.Option(
+            metavar="N", help="Ports for each task; their numbers are in PORT0, PORT1, …", parser=whole(0, 100)
+        ),
     ] = 0,
     name: Annotated[str, typer.Option(help="What people see; by default the program's name.")] = "",
     env: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="A variable; may be repeated.")] = None,
@@ -60,7 +65,7 @@ def run(
         list[str] | None, typer.Option(metavar="PATH", help="A file on the agent to copy into the sandbox.")
     ] = None,
     instances: Annotated[
-        int, typer.Option(help="How many copies, told apart by MESOS_ACTOR_INDEX.", parser=whole(1))
+        int, typer.Option(metavar="N", help="How many copies, told apart by MESOS_ACTOR_INDEX.", parser=whole(1))
     ] = 1,
     role: Annotated[str, typer.Option(help="The role to take offers in.")] = "*",
     constraint: Annotated[

@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+import mesos_actor.testing  # noqa: F401 once for all: the runs in here put sys.modules back when they end
+
 pytest_plugins = ["pytester"]
 
 MINE = '''
@@ -144,6 +146,41 @@ def test_nothing_ever_crashes(plan, work):
     result.stdout.fnmatch_lines(["*Captured simulation call*", "1 fault was needed:", "again: pytest *"])
     (path,) = (pytester.path / ".sim-failures").iterdir()
     pytester.runpytest("--sim-replay", str(path)).assert_outcomes(failed=1)
+
+
+def test_a_story_that_cannot_be_told_ends_nothing_else(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import pytest
+        from mesos_actor.testing import Chances
+
+        @pytest.mark.sim(chances=Chances(delay=0.5))
+        @pytest.mark.parametrize("other", [pytest.skip, pytest.fail])
+        def test_is_another_without_faults(sim, other):
+            sim.run(1)
+            if not sim.world.plan.met:
+                other("nothing went wrong")
+            raise ValueError("it broke")
+
+        @pytest.mark.sim(chances=Chances(delay=0.5))
+        def test_fails_by_word(sim):
+            print("printed while it is made smaller")
+            sim.run(1)
+            pytest.fail("said so")
+
+        def test_after():
+            pass
+        """
+    )
+
+    result = pytester.runpytest("--sim-svg", str(pytester.path / "no" / "where.svg"))
+
+    result.assert_outcomes(failed=3, passed=1)
+    text = result.stdout.str()
+    assert text.count("Captured simulation call") == 3
+    assert text.count("could not be told: FileNotFoundError") == 3
+    result.stdout.fnmatch_lines(["*Captured simulation call*", "*said so*", "No fault was needed.", "again: pytest *"])
+    assert not any(line.startswith("printed while") for line in text.partition("FAILURES")[0].splitlines())
 
 
 def test_a_state_machine_that_fails_is_told_too_and_its_steps_are_the_way_back(pytester: pytest.Pytester) -> None:

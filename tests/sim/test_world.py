@@ -275,6 +275,70 @@ def test_a_stall_is_only_late() -> None:
     assert len(echo(server).got) > sender(client).next - 5
 
 
+@pytest.mark.parametrize("fifo", [True, False])
+def test_a_stall_that_is_healed_is_over(fifo: bool) -> None:
+    world = World(settings=WorldSettings(network=NetworkSettings(fifo=fifo)))
+    client, server = pair(world)
+    world.run(50_000)
+    world.stall("client", "server")
+    world.run(3 * SECOND_US)
+    world.heal()
+    world.run(SECOND_US)
+
+    assert sender(client).lost == []
+    assert len(echo(server).got) > sender(client).next - 5
+    assert len(set(echo(server).got)) == len(echo(server).got)
+
+
+def test_a_stall_during_another_makes_it_longer_and_one_after_it_is_a_new_one() -> None:
+    world = World()
+    client, server = pair(world)
+    world.run(50_000)
+    world.stall("client", "server", 3 * SECOND_US)
+    world.run(2 * SECOND_US)
+    world.stall("client", "server", 3 * SECOND_US)
+    world.run(2_900_000)
+    assert len(echo(server).got) < 10
+
+    world.run(200_000)
+    assert len(echo(server).got) > 400
+    world.stall("client", "server", 4 * SECOND_US)
+    world.run(5 * SECOND_US)
+    assert sender(client).lost == []
+    assert echo(server).got == list(range(len(echo(server).got)))
+
+
+def test_who_dies_behind_a_stalled_line_is_missed_when_it_is_over_or_silent_for_long() -> None:
+    for lasts_us, missed_us in ((2 * SECOND_US, 2_050_000), (60 * SECOND_US, 6_050_000)):
+        world = World()
+        client, server = pair(world, count=20)
+        world.run(50_000)
+        world.stall("client", "server", lasts_us)
+        world.run(SECOND_US)
+        client.crash()
+        world.run(missed_us - SECOND_US - 100_000)
+        assert (len(echo(server).got), echo(server).lost) == (6, [])
+        world.run(200_000)
+        assert len(echo(server).lost) == 1
+        assert len(echo(server).got) == (20 if lasts_us < missed_us else 6)
+
+
+def test_who_begins_again_behind_a_stalled_line_is_heard_afterwards() -> None:
+    world = World()
+    client, server = pair(world)
+    world.run(50_000)
+    world.stall("client", "server")
+    world.run(SECOND_US)
+    client.crash()
+    client.start()
+    world.run(2 * SECOND_US)
+    assert len(echo(server).got) == 6
+
+    world.heal()
+    world.run(SECOND_US)
+    assert len(sender(client).got) > 200
+
+
 def test_a_long_stall_ends_the_link() -> None:
     world = World()
     client, server = pair(world)

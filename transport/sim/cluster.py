@@ -281,7 +281,8 @@ class SimCluster:
         if leader is None:
             return [*found, "no master leads"]
         for agent in self.agents:
-            if agent.up and not (agent.agent_id and leader.roster.agents[agent.agent_id].connected):
+            known = leader.roster.agents.get(agent.agent_id)
+            if agent.up and not (known is not None and known.connected):
                 found.append(f"{agent.name} is up and not with the master")
         for entry in leader.roster.agents.values():
             if used := leader.roster.in_use(entry):

@@ -204,7 +204,7 @@ class Stall(Fault, frozen=True):
     source: str
     destination: str
     at_us: int
-    lasts_us: int
+    lasts_us: int | None = None
 
     def text(self) -> str:
         line = f"the line from {self.source} to {self.destination}"

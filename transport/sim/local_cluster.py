@@ -172,9 +172,11 @@ class LocalCluster:
         env = self.environment() if self.key_dir is not None else None
         command = [sys.executable, "-m", "mesos_actor", "tasks", *where]
         try:
-            asked = subprocess.run(command, env=env, capture_output=True, text=True, timeout=END_LIMIT_S, check=False)
-        except subprocess.TimeoutExpired:
-            return f"(no answer within {END_LIMIT_S:g} s)"
+            asked = subprocess.run(
+                command, env=env, capture_output=True, text=True, errors="replace", timeout=END_LIMIT_S, check=False
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return f"({error})"
         return (asked.stdout + asked.stderr).strip()
 
     # -- its processes ----------------------------------------------------------------------------------------------

@@ -9,6 +9,8 @@ happens to links follows what ZeroMQ over TCP does:
   is lost. Then, one latency later, the other sides are told, and what they send until then is lost too.
 - While two hosts are cut off, frames vanish; after `silence_us` the link has ended for both. So it has when one of them
   stands still for so long: it finds out when it has handled what came before.
+- While a line stalls, what is sent over it waits, its end too, and goes on its way afterwards; no new link opens. Past
+  `silence_us` of it the link has ended.
 - In a link, order is kept: a late frame holds up those behind it. With `fifo=False` they overtake it, and it is then
   dropped for being late, as link.py demands.
 """
@@ -18,6 +20,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
 
@@ -26,10 +29,12 @@ from mesos_actor.actors.ids import Address, Node, Principal, address
 from mesos_actor.actors.messages.base import Message
 from mesos_actor.transport.codec import Batch, read_frame
 from mesos_actor.transport.link import Incoming, Outgoing, Verdict
+from mesos_actor.transport.sim.faults import Fate
 from mesos_actor.transport.sim.plan import NORMAL, Plan
 from mesos_actor.transport.sim.schedule import Schedule
 from mesos_actor.transport.transport import Deliver, LinkLost
 
+_FOREVER_US = 1 << 62
 _DIALABLE = re.compile(r"tcp://[^/\s]+:[0-9]{1,5}")
 
 
@@ -60,13 +65,26 @@ class Half:
         self.last_arrival_us = 0
 
 
+class Stalled:
+    """A line on which nothing arrives. `held`: what goes on its way when it is over."""
+
+    __slots__ = ("begin_us", "held", "until_us")
+
+    def __init__(self, begin_us: int) -> None:
+        self.begin_us = begin_us
+        self.until_us = begin_us
+        self.held: list[Callable[[], None]] = []
+
+
 class Link:
     """One epoch between two nodes, from its first use to its end."""
 
-    __slots__ = ("alive", "ending", "halves", "knowing", "open", "waiting")
+    __slots__ = ("alive", "ending", "halves", "hosts", "knowing", "open", "waiting")
 
     def __init__(self, source: SimTransport, destination: Node, epoch: int) -> None:
         self.halves = {source.node: Half(epoch), destination: Half(epoch)}
+        self.hosts: frozenset[str] = frozenset()
+        """Of both ends, once it is open."""
         self.alive = True
         """False: nothing of it arrives any more."""
         self.open = False
@@ -148,8 +166,8 @@ class Network:
         self._cuts: dict[tuple[str, str], int] = {}
         self._epoch = 0
         self._cut_number = 0
-        #: (source host, destination host) -> when what is sent now arrives at the earliest
-        self._stalls: dict[tuple[str, str], int] = {}
+        #: (source host, destination host) -> what is held up there
+        self._stalls: dict[tuple[str, str], Stalled] = {}
         self.on_fault: Callable[[str, str, bytes], None] = lambda source, destination, frame: None
         """Told of every frame that the plan treats in another way than normally."""
 
@@ -177,8 +195,16 @@ class Network:
         for pair, link in list(self._links.items()):
             if end.node in pair and link.open:
                 link.open, link.ending = False, True
-                last_us = max(self._schedule.now_us, link.halves[end.node].last_arrival_us)
-                self._schedule.at(last_us, self._end, pair, link)
+                other = next((host for host in link.hosts if host != end.host), end.host)
+                stalled = self._stalls.get((end.host, other))
+                if stalled is None:
+                    self._end_after_the_last(end.node, pair, link)
+                else:
+                    stalled.held.append(partial(self._end_after_the_last, end.node, pair, link))
+
+    def _end_after_the_last(self, node: Node, pair: tuple[Node, Node], link: Link) -> None:
+        last_us = max(self._schedule.now_us, link.halves[node].last_arrival_us)
+        self._schedule.at(last_us, self._end, pair, link)
 
     # -- links ----------------------------------------------------------------------------------------------------
 
@@ -219,26 +245,41 @@ class Network:
 
     def carry(self, source: SimTransport, destination: SimTransport, link: Link, frame: bytes) -> None:
         """Give a frame to the wire: the plan says what becomes of it."""
-        settings, schedule = self.settings, self._schedule
-        half = link.halves[source.node]
+        settings = self.settings
         draw = self._jitters.get((source.host, destination.host)) or self._jitter(source.host, destination.host)
         jitter_us = int(draw() * (settings.jitter_us + 1))  # 3 times as fast as randrange
         fate = self._plan.fate(source.host, destination.host)
-        held_until_us = self._stalls.get((source.host, destination.host), 0) if self._stalls else 0
-        fifo = settings.fifo or self._plan.calm or held_until_us > schedule.now_us
+        fifo = settings.fifo or self._plan.calm
         if fate != NORMAL:
             self.on_fault(source.host, destination.host, frame)
             fifo = fifo and not self._plan.overtaken(source.host, destination.host)
+        if not fate:
+            self.counts["lost"] += 1
+        elif self._stalls and (stalled := self._stalls.get((source.host, destination.host))) is not None:
+            # Without jitter, so that nothing which is sent later can be there before.
+            stalled.held.append(partial(self._put_on_its_way, source, destination, link, frame, fate, 0, True))
+        else:
+            self._put_on_its_way(source, destination, link, frame, fate, jitter_us, fifo)
+
+    def _put_on_its_way(
+        self,
+        source: SimTransport,
+        destination: SimTransport,
+        link: Link,
+        frame: bytes,
+        fate: Fate,
+        jitter_us: int,
+        fifo: bool,
+    ) -> None:
+        half, schedule = link.halves[source.node], self._schedule
         for copy, extra_us in enumerate(fate):
-            arrival_us = max(schedule.now_us, held_until_us) + settings.latency_us + jitter_us + extra_us
+            arrival_us = schedule.now_us + self.settings.latency_us + jitter_us + extra_us
             if copy == 0:
                 if fifo:
                     arrival_us = half.last_arrival_us = max(arrival_us, half.last_arrival_us)
-                elif not settings.fifo:
+                elif not self.settings.fifo:
                     half.last_arrival_us = max(arrival_us, half.last_arrival_us)
             schedule.at(arrival_us, self._arrive, source, destination, link, frame)
-        if not fate:
-            self.counts["lost"] += 1
 
     def _jitter(self, source: str, destination: str) -> Callable[[], float]:
         draw = random.Random(f"{self._seed}/network/{source}/{destination}").random
@@ -276,7 +317,7 @@ class Network:
         one, other = ends
         if link.open or link.ending or one is None or other is None or self._is_cut(one.host, other.host):
             return
-        link.open = True
+        link.open, link.hosts = True, frozenset({one.host, other.host})
         waiting, link.waiting = link.waiting, []
         for source, batch in waiting:
             self.transmit(source, other.node if source is one else one.node, batch)
@@ -316,23 +357,37 @@ class Network:
             self._cuts[pair] = self._cut_number
         self._schedule.after(self.settings.silence_us, self._fall_silent, one, other, self._cut_number)
 
-    def stall(self, source: str, destination: str, lasts_us: int) -> None:
-        """What is sent this way within that time arrives after it, unless the silence has ended the link by then. No
-        new one opens."""
-        until_us = self._schedule.now_us + lasts_us
-        self._stalls[source, destination] = max(until_us, self._stalls.get((source, destination), 0))
+    def stall(self, source: str, destination: str, lasts_us: int | None = None) -> None:
+        """What is sent this way waits for so long, or until all is healed; by then the silence may have ended the link.
+        One that begins during another makes it longer."""
+        now_us, pair = self._schedule.now_us, (source, destination)
+        stalled = self._stalls.setdefault(pair, Stalled(now_us))
+        if stalled.begin_us == now_us:
+            self._schedule.after(self.settings.silence_us, self._fall_silent_by, pair, stalled)
+        stalled.until_us = max(stalled.until_us, _FOREVER_US if lasts_us is None else now_us + lasts_us)
+        if lasts_us is not None:
+            self._schedule.after(lasts_us, self._go_on, pair, stalled)
 
-        def fall_silent() -> None:
-            if self._is_stalled(source, destination):
-                self.break_links(source, destination)
+    def _fall_silent_by(self, pair: tuple[str, str], stalled: Stalled) -> None:
+        if self._stalls.get(pair) is stalled and stalled.until_us > self._schedule.now_us:
+            for nodes, link in list(self._links.items()):
+                if link.hosts == {*pair} and (link.open or link.ending):
+                    self._end(nodes, link)
 
-        self._schedule.after(self.settings.silence_us, fall_silent)
-        self._schedule.after(lasts_us, self._open_waiting)
+    def _go_on(self, pair: tuple[str, str], stalled: Stalled) -> None:
+        if self._stalls.get(pair) is stalled and stalled.until_us <= self._schedule.now_us:
+            self._release(pair)
+            self._open_waiting()
+
+    def _release(self, pair: tuple[str, str]) -> None:
+        for go in self._stalls.pop(pair).held:
+            go()
 
     def heal(self, one: str | None = None, other: str | None = None) -> None:
         """Undo the cuts between these two; between all, without names, and the stalls."""
         if one is None:
-            self._stalls.clear()
+            for pair in list(self._stalls):
+                self._release(pair)
         for pair in [pair for pair in self._cuts if one is None or set(pair) == {one, other}]:
             del self._cuts[pair]
         self._open_waiting()
@@ -368,10 +423,7 @@ class Network:
 
     def _is_cut(self, one: str, other: str) -> bool:
         """Whether no link between the two can open."""
-        return any(pair in self._cuts or self._is_stalled(*pair) for pair in ((one, other), (other, one)))
-
-    def _is_stalled(self, source: str, destination: str) -> bool:
-        return self._stalls.get((source, destination), 0) > self._schedule.now_us
+        return any(pair in self._cuts or pair in self._stalls for pair in ((one, other), (other, one)))
 
 
 def _pair(one: Node, other: Node) -> tuple[Node, Node]:

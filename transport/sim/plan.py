@@ -36,12 +36,14 @@ from mesos_actor.transport.sim.faults import (
     ISOLATION,
     LAUNCH_FATES,
     OVERTAKEN,
+    SITES,
     SOMETIMES,
     TAKEN,
     AnyFault,
     Counted,
     Fate,
     Key,
+    Sometimes,
     Timed,
     entry_of,
     fault_at,
@@ -105,6 +107,8 @@ class Plan:
         key = key_of(fault)
         if key in self.fates or key in self.words:
             raise ConfigError(f"fault {fault}: {self.fault_at(key)} strikes the same place already; leave one out")
+        if isinstance(fault, Sometimes) and fault.site not in SITES:
+            raise ConfigError(f"site {fault.site!r}: must be one of {', '.join(SITES)}")
         if key[2] < 0:
             raise ConfigError(f"nth {key[2]} of {fault}: counts begin at 0")
         fate, word = entry_of(fault)

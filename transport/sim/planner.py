@@ -10,7 +10,6 @@ from mesos_actor.actors.framework import Framework
 from mesos_actor.transport.sim.agents import SimAgent
 from mesos_actor.transport.sim.faults import (
     LAUNCH_FATES,
-    SITES,
     AnyFault,
     Break,
     Clock,
@@ -44,6 +43,7 @@ Who = str | Host | SimMaster | SimAgent | SimFramework | Framework
 
 _TO_COME = re.compile(r"agent\d+|framework\d+|agent\d+-executor\d+")
 """Hosts that may begin later."""
+_AGENT = re.compile(r"agent\d+")
 SECOND_US = 1_000_000
 
 
@@ -100,9 +100,9 @@ class Faults:
         """Cut off from everybody (`one_way`: it hears nobody)."""
         self.add(Isolate(self.host(who), self._not_past(at_s), _us_or_none("for_s", for_s), one_way))
 
-    def stall(self, source: Who, destination: Who, *, at_s: float = 0.0, for_s: float) -> None:
-        """What `source` sends to `destination` in that time arrives after it, all of it and in order."""
-        lasts_us = _us("for_s", for_s)
+    def stall(self, source: Who, destination: Who, *, at_s: float = 0.0, for_s: float | None = None) -> None:
+        """What `source` sends to `destination` in that time, or until it is calm, arrives after it, in order."""
+        lasts_us = _us_or_none("for_s", for_s)
         self.add(Stall(self.host(source), self.host(destination), self._not_past(at_s), lasts_us))
 
     def break_links(self, one: Who, other: Who, *, at_s: float) -> None:
@@ -166,14 +166,12 @@ class Faults:
         if fate not in LAUNCH_FATES:
             raise ConfigError(f"fate {fate!r} of a launch: must be one of {', '.join(LAUNCH_FATES)}")
         host = self.host(agent)
-        if not host.startswith("agent") or "-executor" in host:
+        if _AGENT.fullmatch(host) is None:
             raise ConfigError(f"agent {host!r} of a launch: containers are launched on agents, as agent-0")
         self.add(Launch(host, nth, fate))
 
     def sometimes(self, site: str, *, nth: int) -> None:
         """The rare branch `site`, one of `faults.SITES`, is taken when it is asked for the `nth` time."""
-        if site not in SITES:
-            raise ConfigError(f"site {site!r}: must be one of {', '.join(SITES)}")
         self.add(Sometimes(site, nth))
 
     # -- names -------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ of it before a test asks.
 from __future__ import annotations
 
 import sys
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from mesos_actor.transport.sim.recording import Recording
     from mesos_actor.transport.sim.replay import Replay
 
-_SECTION = "Captured simulation call"
 _SIMULATOR = "mesos_actor.transport.sim.recording"
 """Loaded as soon as some test module has named the simulator."""
 MARK = "sim(**arguments): arguments of mesos_actor.testing.cluster for the fixture `sim`; `chances=` draws faults"
@@ -64,6 +63,7 @@ def pytest_configure(config: pytest.Config) -> None:
 _REPLAY: pytest.StashKey[Replay] = pytest.StashKey()
 _RECORDING: pytest.StashKey[Recording] = pytest.StashKey()
 _REAL: pytest.StashKey[LocalCluster] = pytest.StashKey()
+_TOLD: pytest.StashKey[BaseException] = pytest.StashKey()
 
 
 def _read(path: Path) -> Replay:
@@ -105,37 +105,59 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
-    """What a passing test did not do is told."""
+    """A failing simulation is told about, here where what the test prints meanwhile is captured."""
     if _SIMULATOR not in sys.modules:
         return (yield)
-    result = yield
-    _look_for_mistakes(item)
-    return result
+    try:
+        result = yield
+        _look_for_mistakes(item)
+        return result
+    except (Exception, pytest.fail.Exception) as error:
+        for section in _story(item, error):
+            item.add_report_section("call", *section)
+        raise
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """What a failing simulation says. Here and not where the test is called, for what the tests of a TestCase (a
-    ClusterMachine's) raise is kept from there."""
+    """Of tests whose errors are kept from where they are called (a TestCase's, as a ClusterMachine's), of fixtures, and
+    of a real cluster."""
     report = yield
-    if call.when == "call" and report.failed and (real := item.stash.get(_REAL, None)) is not None:
-        report.sections.append(("Captured cluster call", real.last_words()))
-    recording = item.stash.get(_RECORDING, None)
-    error = call.excinfo.value if call.excinfo is not None else None
-    if call.when != "call" or not report.failed or recording is None or not recording.sims:
-        return report
-    if isinstance(error, Exception):
-        from mesos_actor.transport.sim.reporting import Failure
-
-        failure = Failure(item, recording, error)
-        report.sections.append((_SECTION, failure.text(_option(item.config, "--sim-trace"))))
-        if _option(item.config, "--sim-mermaid"):
-            report.sections.append(("Captured sequence diagram call", failure.mermaid()))
-        if (picture := _option(item.config, "--sim-svg")) is not None:
-            picture.write_text(failure.svg())
+    if report.failed and call.excinfo is not None:
+        sections = _story(item, call.excinfo.value)
+        if (real := item.stash.get(_REAL, None)) is not None and call.when == "call":
+            sections += _attempt("cluster", real.last_words)
+        report.sections += [(f"Captured {name} {call.when}", text) for name, text in sections]
     return report
+
+
+def _story(item: pytest.Item, error: BaseException) -> list[tuple[str, str]]:
+    """Sections of the report on a test whose newest simulation ended like this; none the second time."""
+    recording = item.stash.get(_RECORDING, None)
+    if recording is None or not recording.sims or not isinstance(error, Exception | pytest.fail.Exception):
+        return []
+    if item.stash.get(_TOLD, None) is error:
+        return []
+    item.stash[_TOLD] = error
+    from mesos_actor.transport.sim.reporting import Failure
+
+    failure = Failure(item, recording, error)
+    sections = _attempt("simulation", lambda: failure.text(_option(item.config, "--sim-trace")))
+    if _option(item.config, "--sim-mermaid"):
+        sections += _attempt("sequence diagram", failure.mermaid)
+    if (picture := _option(item.config, "--sim-svg")) is not None:
+        sections += _attempt("picture", lambda: f"{picture}: {picture.write_text(failure.svg())} characters")
+    return sections
+
+
+def _attempt(name: str, told: Callable[[], str]) -> list[tuple[str, str]]:
+    """One section. A test that fails must never end the tests after it because that could not be told."""
+    try:
+        return [(name, told())]
+    except (Exception, pytest.fail.Exception, pytest.skip.Exception) as error:  # noqa: BLE001
+        return [(name, f"could not be told: {error!r}")]
 
 
 def _look_for_mistakes(item: pytest.Item) -> None:

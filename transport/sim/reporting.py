@@ -45,7 +45,7 @@ def make_sim(item: Any, seed: int, plan: Plan | None = None) -> SimCluster:
 class Failure:
     """Of one test. (Under hypothesis the newest cluster is that of the smallest example, which is run last.)"""
 
-    def __init__(self, item: pytest.Item, recording: Recording, error: Exception) -> None:
+    def __init__(self, item: pytest.Item, recording: Recording, error: BaseException) -> None:
         self._item = item
         self._recording = recording
         self._sim = recording.sims[-1]
@@ -96,7 +96,9 @@ class Failure:
             sim.faults.fixed = True  # what the test adds is among them, or left out
             try:
                 self._item.obj(sim=sim)  # type: ignore[attr-defined]
-            except Exception as error:  # noqa: BLE001 judged by what it says
+            except (pytest.skip.Exception, pytest.xfail.Exception):
+                return False
+            except (Exception, pytest.fail.Exception) as error:  # noqa: BLE001 judged by what it says
                 found = _of_simulation(error)
                 if _broken(found).what == wanted:
                     self._sim, self._error = sim, found
@@ -123,21 +125,21 @@ class Failure:
         return f"pytest '{self._recording.test}' --sim-replay {shown}"
 
 
-def _of_simulation(error: Exception) -> Exception:
+def _of_simulation(error: BaseException) -> BaseException:
     """Of several errors at once (hypothesis tells of every different one) the first."""
-    while isinstance(error, ExceptionGroup):
+    while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
 
 
-def _broken(error: Exception) -> Broken:
+def _broken(error: BaseException) -> Broken:
     if isinstance(error, AssertionError):
         found = broken_by(error)
         return Broken(found.what, _ADDRESS.sub("", found.text))
     return Broken(type(error).__name__, _words(error))
 
 
-def _words(error: Exception) -> str:
+def _words(error: BaseException) -> str:
     """What it says, alike each time: without where in memory something is."""
     words = str(error) if isinstance(error, AssertionError) and str(error) else repr(error)
     return _ADDRESS.sub("", words)

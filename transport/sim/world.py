@@ -61,8 +61,8 @@ class WorldSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 class Event(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """Something that happened. Kinds: `start` (the how manieth process, and its node), `exit` (ended by itself or by
-    `stop`), `failed` (its records cannot be read or kept), `crash`, `pause`, `cut`, `heal`, `break`, `fault` (one of
-    the plan's, in words); and in a process
+    `stop`), `failed` (its records cannot be read or kept), `crash`, `pause`, `cut`, `heal`, `stall`, `break`, `fault`
+    (one of the plan's, in words); and in a process
     `message`, `timer`, `link_lost`, `synced`, `stop` (of one actor), `port_timer`."""
 
     number: int
@@ -241,12 +241,12 @@ class World:
         self.network.cut(one, other, one_way=one_way)
 
     def heal(self, one: str | None = None, other: str | None = None) -> None:
-        """Undo the cuts between two hosts, or all of them."""
+        """Undo the cuts between two hosts; or all of them, and all stalls."""
         self._happened("heal", one or "", detail=other or "all")
         self.network.heal(one, other)
 
-    def stall(self, source: str, destination: str, lasts_us: int) -> None:
-        """Hold up what one host sends to another for so long."""
+    def stall(self, source: str, destination: str, lasts_us: int | None = None) -> None:
+        """Hold up what one host sends to another for so long, or until all is healed."""
         self._happened("stall", source, detail=f"to {destination}")
         self.network.stall(source, destination, lasts_us)
 

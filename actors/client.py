@@ -273,19 +273,25 @@ def order(masters: str, key_dir: str, insecure: bool, timeout_s: float, message:
     return blocking(masters, key_dir, insecure, timeout_s, lambda client: client.order(message))
 
 
-def usage(masters: str, key_dir: str, insecure: bool, timeout_s: float) -> list[Row]:
-    """What every running task uses now, asked of each agent; agents that do not answer are left out."""
+def usage(masters: str, key_dir: str, insecure: bool, timeout_s: float) -> tuple[list[Row], list[str]]:
+    """What every running task uses now, asked of each agent, and the host names of those that do not answer."""
 
-    async def ask(client: Client) -> list[Row]:
-        agents = [row for row in await client.query("agents") if row["state"] == "active"]
+    async def ask(client: Client) -> tuple[list[Row], list[str]]:
+        known = [row for row in await client.query("agents") if row["state"] != "gone"]
+        agents = [row for row in known if row["state"] == "active"]
+        silent = [row["hostname"] for row in known if row["state"] != "active"]
 
         async def of(agent: Row) -> list[Row]:
             message = Query(operation_id=new_id(), what="usage")
             answer = await client.ask(Address(agent["address"]), message, message.operation_id, timeout_s)
-            rows = [json.loads(row) for row in answer.rows] if isinstance(answer, QueryResult) else []
+            if not isinstance(answer, QueryResult):
+                silent.append(agent["hostname"])
+                return []
+            rows = [json.loads(row) for row in answer.rows]
             return [{**row, "agent_id": agent["agent_id"]} for row in rows]
 
-        return [row for rows in await asyncio.gather(*map(of, agents)) for row in rows]
+        rows = [row for rows in await asyncio.gather(*map(of, agents)) for row in rows]
+        return rows, sorted(silent)
 
     return blocking(masters, key_dir, insecure, timeout_s, ask)
 

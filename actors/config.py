@@ -56,7 +56,10 @@ ENVIRONMENT_PREFIX = "MESOS_ACTOR_"
 CONFIG_VARIABLE = "MESOS_ACTOR_CONFIG"
 MAX_FILE_BYTES = 1 << 20
 """Larger configuration and resource files are refused."""
-_NOT_SETTINGS = environment.RESERVED | {CONFIG_VARIABLE, "MESOS_ACTOR_INDEX", "MESOS_ACTOR_VENVS"}
+_NOT_SETTINGS = environment.RESERVED | {
+    *(CONFIG_VARIABLE, "MESOS_ACTOR_INDEX", "MESOS_ACTOR_CHAOS_OUTSIDE"),
+    *("MESOS_ACTOR_VENVS", "MESOS_ACTOR_PYTHON", "MESOS_ACTOR_IN_VM", "MESOS_ACTOR_VM_KVM"),
+}
 """Names with our prefix that are no settings of `start`: what an agent tells its tasks, and what our scripts use."""
 
 
@@ -306,20 +309,25 @@ def _content(where: str, path: Path) -> str:
         raise ConfigError(f"{where}: {path} is not UTF-8 text ({problem}); save it as UTF-8") from problem
 
 
-def _from_environment(environ: Mapping[str, str]) -> dict[str, _Given]:
+def known_variables(environ: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """Variable -> (table, setting), for each of our settings in this environment. Raises ConfigError, with the nearest
+    name, when one with our prefix is none."""
     known: dict[str, tuple[str, str]] = {_variable(name): ("", name) for name in _READERS}
     for table in _TABLES:
         known |= {_variable(f"{table}_{name}"): (table, name) for name in _names_of(table)}
-    layer: dict[str, _Given] = {}
-    for variable in sorted(environ):
-        if not variable.startswith(ENVIRONMENT_PREFIX) or variable in _NOT_SETTINGS:
-            continue
+    given = sorted(name for name in environ if name.startswith(ENVIRONMENT_PREFIX) and name not in _NOT_SETTINGS)
+    for variable in given:
         if variable not in known:
             raise refused("environment", variable, "is not a setting", nearest(variable, known))
+    return {variable: known[variable] for variable in given}
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, _Given]:
+    layer: dict[str, _Given] = {}
+    for variable, (table, name) in known_variables(environ).items():
         value = environ[variable]
         if not value.strip():
             continue  # an empty variable is how a shell says "not set"
-        table, name = known[variable]
         if table:
             _put_nested(layer, table, name, value, variable, variable)
         else:

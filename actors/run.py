@@ -322,6 +322,8 @@ def _framework_session(
     insecure: bool,
     log: Log | None,
 ) -> Session[F]:
+    if isinstance(framework, type):
+        raise ConfigError(f"framework: {framework.__name__} is a class; give one object of it, {framework.__name__}(…)")
     if framework._over:
         raise LocalError(f"this {type(framework).__name__} has run already; make a new one for the next run")
     log = log or Log(level="warning")

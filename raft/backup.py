@@ -1,7 +1,7 @@
 """The registry as one file, for backup and restore: a JSON document that people can read and programs can compare.
 
-    {"format": "mesos-actor registry", "version": 1, "cluster_id": ..., "index": ..., "term": ..., "exported_us": ...,
-     "records": [
+    {"format": "mesos-actor registry", "version": 1, "cluster_id": ..., "index": ..., "term": ..., "digest": ...,
+     "exported_us": ..., "records": [
     {"t": "ClusterRecord", ...},
     ...
     ]}
@@ -58,6 +58,8 @@ class Backup(msgspec.Struct, frozen=True):
     term: Annotated[Term, msgspec.Meta(ge=0)]
     exported_us: Natural
     records: ClusterRecords
+    digest: str = ""
+    """Of term and records (see `digest`): what tells that a record was lost or changed on the way."""
 
 
 class _Header(msgspec.Struct):
@@ -74,12 +76,13 @@ _backups = msgspec.json.Decoder(Backup)
 
 def encode_backup(records: Iterable[AnyClusterRecord], index: int, term: int, now_us: int) -> bytes:
     """The file. Records without a cluster among them are written too, and are refused when read."""
-    lines, cluster_id = [], ""
-    for record in records:
+    lines, cluster_id, kept = [], "", list(records)
+    for record in kept:
         if isinstance(record, ClusterRecord):
             cluster_id = record.cluster_id
         lines.append(_encoder.encode(record))
     head = {"format": FORMAT, "version": VERSION, "cluster_id": cluster_id, "index": index, "term": term}
+    head["digest"] = _digest(term, kept)
     written = msgspec.json.encode({**head, "exported_us": now_us})
     return b'%s,"records":[\n%s\n]}\n' % (written[:-1], b",\n".join(lines))
 
@@ -103,14 +106,20 @@ def decode_backup(data: bytes) -> Backup:
     except _BAD_DATA as error:
         raise _unreadable(str(error)) from None
     check(backup)
+    if backup.digest != (found := digest(backup)):
+        _refuse("digest", backup.digest, f"is not that of the records, {found}", _DAMAGED)
     return backup
 
 
 def digest(backup: Backup) -> str:
     """16 hex digits that are the same for two backups from which the same cluster would begin: the same records, in any
     order, with the same term."""
-    state = hashlib.blake2b(f"{VERSION} {backup.term}".encode(), digest_size=DIGEST_BYTES)
-    for record in sorted(backup.records, key=key_of):
+    return _digest(backup.term, backup.records)
+
+
+def _digest(term: int, records: Iterable[AnyClusterRecord]) -> str:
+    state = hashlib.blake2b(f"{VERSION} {term}".encode(), digest_size=DIGEST_BYTES)
+    for record in sorted(records, key=key_of):
         state.update(b"\n" + _encoder.encode(record))
     return state.hexdigest()
 

@@ -110,6 +110,13 @@ class SmallMaster(Actor):
     def got(self, kind: type[Message]) -> list[Any]:
         return [message for message in self.seen if isinstance(message, kind)]
 
+    def hears(self, kind: type[Message], count: int = 1) -> int:
+        """How many it has got, once there are so many: it lives in a thread of its own, and may read a moment later."""
+        deadline = time.monotonic() + 10
+        while len(self.got(kind)) < count and time.monotonic() < deadline:
+            os.sched_yield()
+        return len(self.got(kind))
+
 
 class SmallAgent(Actor):
     """Gives one task to the executor that registers, and ends it when the task has."""
@@ -223,6 +230,7 @@ def test_run_blocks_until_the_framework_stops(serve: Serve, secure: bool) -> Non
     framework = run(One(), masters=node, insecure=not secure, log=MemoryLog())
 
     assert framework.states == [TaskState.FINISHED]
+    assert master.hears(Teardown) == 1
     assert [message.outcome for message in master.got(Teardown)] == ["finished"]
     assert framework.framework_id == FRAMEWORK and not framework.connected
 
@@ -243,7 +251,7 @@ def test_state_survives_between_runs_until_it_is_torn_down(serve: Serve, tmp_pat
     subscribed = master.got(Subscribe)
     assert [message.framework_id for message in subscribed] == ["", FRAMEWORK, FRAMEWORK]
     assert len({message.operation_id for message in subscribed}) == 1
-    assert len(master.got(Unsubscribe)) == 2 and len(master.got(Teardown)) == 1
+    assert (master.hears(Unsubscribe, 2), master.hears(Teardown)) == (2, 1)
 
 
 def test_inside_an_asyncio_program_callbacks_run_on_its_loop(serve: Serve) -> None:
@@ -273,10 +281,10 @@ def test_leaving_the_block_tears_the_framework_down(serve: Serve) -> None:
                 raise KeyError("in the block")
 
     asyncio.run(program(fail=False))
-    assert (len(master.got(Teardown)), len(master.got(Unsubscribe))) == (1, 0)
+    assert (master.hears(Teardown), len(master.got(Unsubscribe))) == (1, 0)
     with pytest.raises(KeyError):
         asyncio.run(program(fail=True))
-    assert (len(master.got(Teardown)), len(master.got(Unsubscribe))) == (1, 1)
+    assert (master.hears(Unsubscribe), len(master.got(Teardown))) == (1, 1)
 
 
 def test_the_authors_bug_comes_out_of_run_with_its_traceback(serve: Serve) -> None:
@@ -320,10 +328,7 @@ def test_sigterm_leaves_in_order(serve: Serve) -> None:
         run(framework, masters=node)
 
     assert caught.value.code == 128 + signal.SIGTERM
-    deadline = time.monotonic() + 10  # the master lives in a thread of its own, and may read it a moment later
-    while not master.got(Unsubscribe) and time.monotonic() < deadline:
-        os.sched_yield()
-    assert len(master.got(Unsubscribe)) == 1
+    assert master.hears(Unsubscribe) == 1
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
@@ -333,6 +338,8 @@ def test_a_framework_runs_once_and_not_on_a_busy_loop(serve: Serve) -> None:
     node = serve(SmallMaster()).node
     run(framework, masters=node)
 
+    with pytest.raises(ConfigError, match=r"framework: Idle is a class; give one object of it, Idle\(…\)"):
+        run(Idle, masters=node)  # type: ignore[type-var]
     with pytest.raises(LocalError, match="has run already"):
         run(framework, masters=node)
 

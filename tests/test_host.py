@@ -5,7 +5,7 @@ from __future__ import annotations
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -18,6 +18,7 @@ from mesos_actor.actors.messages.containers import ForgetContainer, RecoverConta
 from mesos_actor.actors.resources import Resources
 from mesos_actor.actors.runtime import Runtime
 from mesos_actor.isolation.choice import possible_here
+from mesos_actor.isolation.ends import Ends
 from mesos_actor.transport.security import create_cluster_key
 
 RESOURCES = "cpus:1;mem:64;disk:64;ports:[1-2]"
@@ -69,7 +70,7 @@ def test_only_the_own_agent_touches_the_keys_of_executors(tmp_path: Path, opened
     opened.append(runtime)
     process.transport = keys  # type: ignore[assignment]
     port: Any = next(cell.port for cell in runtime._ports if cell.name == "containerizer")
-    port._inner._outlet = Quiet()
+    port._inner._ends = Ends(cast(Any, Quiet()), lambda: ())
     executor = ContainerId("e.0123456789ab")
     for message in (ForgetContainer(executor), RecoverContainers((), executors=(executor,))):
         port.on_message(Address("peer:1/x"), "", Principal("bob"), message)

@@ -16,6 +16,7 @@ from mesos_actor.actors.errors import ConfigError, InvalidInput, MesosActorError
 COMPLETE_VARIABLE = "_MESOS_ACTOR_COMPLETE"
 """Set by the script that `mesos-actor completion` prints, when the shell asks what could come next."""
 
+CLIENT_VARIABLES = {"MESOS_ACTOR_MASTERS", "MESOS_ACTOR_KEY_DIR", "MESOS_ACTOR_INSECURE"}
 MODULES = {
     "serve": ("start", "init"),
     "work": ("run", "submit", "wait", "kill", "teardown", "logs"),
@@ -56,9 +57,21 @@ def _root(version: bool = typer.Option(False, "--version", "-V", help="Print the
         raise typer.Exit
 
 
+def _check_environment() -> None:
+    """A misspelt variable must not send a command to another cluster. The usual ones cost no import."""
+    if any(name.startswith("MESOS_ACTOR_") and name not in CLIENT_VARIABLES for name in os.environ):
+        from mesos_actor.actors.config import known_variables
+
+        known_variables(os.environ)
+
+
 def run(arguments: list[str]) -> None:
     """Run one command line; ends the process with its status."""
     completing = COMPLETE_VARIABLE in os.environ
+    try:
+        _check_environment()
+    except ConfigError as error:
+        fail(str(error), 2)
     command = typer.main.get_command(application("" if completing else next(iter(arguments), "")))
     if completing:
         completion_init()

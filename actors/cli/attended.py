@@ -23,6 +23,8 @@ from mesos_actor.actors.task import TaskState, is_terminal
 NO_MASTER = "no-master"
 """The timer that ends a run which no master takes in."""
 NOTHING_FITS = "nothing-fits"
+LOST = frozenset({TaskState.DROPPED, TaskState.GONE, TaskState.GONE_BY_OPERATOR})
+"""Ends that are no task's own doing: a batch runs it again."""
 NOTHING_FITS_S = 3.0
 """When nothing was launched by then, a line says how to find out why."""
 PROGRESS_S = 1.0
@@ -38,6 +40,7 @@ class AttendedBatch(FollowedBatch):
         self.told_s = 0.0
         #: The run was given up because no master took it in.
         self.unanswered = False
+        self.launched = False
 
     def on_start(self) -> None:
         super().on_start()
@@ -60,18 +63,22 @@ class AttendedBatch(FollowedBatch):
 
     def on_disconnected(self) -> None:
         running = len(self.state.running)
-        told = "nothing of this run was launched yet"
+        told = "none of its tasks runs now" if self.launched else "nothing of this run was launched yet"
         if running:
             told = "the task runs on" if running == 1 else f"{running} tasks run on"
         note(f"mesos-actor: the master is gone; {told}; looking for the next master")
 
     def on_launched(self, tasks: Sequence[Task], offer: Offer) -> None:
+        self.launched = True
         if self.follow:
             for task in tasks:
                 note(f"mesos-actor: {task.task_id} on {offer.hostname}")
 
     def on_progress(self, status: Status) -> None:
         super().on_progress(status)
+        if status.state in LOST and not self.state.outcome:
+            note(f"mesos-actor: {status.task_id} is lost, {status.state}; it is run again elsewhere")
+            self.set_timer(NOTHING_FITS, NOTHING_FITS_S)
         if self.follow or not is_terminal(status.state) or self.now_s - self.told_s < PROGRESS_S:
             return
         self.told_s = self.now_s

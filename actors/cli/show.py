@@ -287,6 +287,10 @@ def _words(step: dict[str, Any]) -> tuple[str, str, str]:
     return step["state"], step["reason"], step["message"]
 
 
+MAX_SILENT = 5
+"""Host names of agents that do not answer, below the picture of `top`."""
+
+
 def top(
     interval: Annotated[
         float, typer.Option(metavar="SECONDS", help="How often to look again.", parser=seconds(0.2))
@@ -297,34 +301,38 @@ def top(
     insecure: Insecure = False,
     timeout: Timeout = 5.0,
 ) -> None:
-    """A live view: agents with what they use, and the busiest tasks. Ctrl-C ends it."""
+    """A live view of the running tasks and what they use, busiest first. Ctrl-C ends it."""
     from rich.console import Console
     from rich.live import Live
 
     console = Console()
     if once or not console.is_terminal:
-        console.print(_picture(_usage(masters, key_dir, insecure, timeout), []))
+        console.print(_picture(*_usage(masters, key_dir, insecure, timeout), []))
         return
     before: Sequence[Row] = []
     with Live(console=console, auto_refresh=False, screen=True) as live:
         while True:
-            rows = _usage(masters, key_dir, insecure, timeout)
-            live.update(_picture(rows, before), refresh=True)
+            rows, silent = _usage(masters, key_dir, insecure, timeout)
+            live.update(_picture(rows, silent, before), refresh=True)
             before = rows
             time.sleep(interval)
 
 
-def _usage(masters: str, key_dir: str, insecure: bool, timeout: float) -> Sequence[Row]:
+def _usage(masters: str, key_dir: str, insecure: bool, timeout: float) -> tuple[Sequence[Row], Sequence[str]]:
     from mesos_actor.actors.client import usage
 
     return usage(masters, key_dir, insecure, timeout)
 
 
-def _picture(rows: Sequence[Row], before: Sequence[Row]) -> Any:
+def _picture(rows: Sequence[Row], silent: Sequence[str], before: Sequence[Row]) -> Any:
     """A table of running tasks, busiest first; CPU is of one core over the time between two looks."""
     from rich.table import Table
 
     table = Table(title=f"{len(rows)} running tasks at {time.strftime('%H:%M:%S')}", title_justify="left")
+    if silent:
+        shown = ", ".join(silent[:MAX_SILENT]) + (", …" if len(silent) > MAX_SILENT else "")
+        table.caption = f"without what runs on agents that do not answer: {shown}"
+        table.caption_justify = "left"
     # Only agents with cgroups count these.
     counted = [column for column in COUNTED if any(row.get(column[1]) for row in rows)]
     for heading in (

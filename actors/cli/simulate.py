@@ -72,13 +72,14 @@ def sim(
     if seen.failed is None:
         print("nothing that must hold was broken")
         return
-    note(f"seed {seen.failed} broke something; making it smaller")
+    drawn = swarm.write_down(swarm.as_drawn(seen.failed), output)
+    note(f"seed {seen.failed}, {drawn.drawn} faults: {drawn.broken.text}")
+    note(f"as it was drawn it is in {drawn.file}; making it smaller, which Ctrl-C ends")
     found = swarm.write_down(
-        swarm.shrink_seed(
-            seen.failed, told=lambda spent, best: note(f"  {len(best.faults)} faults after {spent} runs")
-        ),
-        output,
+        swarm.shrink(drawn, told=lambda spent, best: note(f"  {len(best.faults)} faults after {spent} runs")), output
     )
+    if found.file != drawn.file:
+        Path(drawn.file).unlink()
     print(f"\n{found.story}")
     raise typer.Exit(1)
 

@@ -303,7 +303,8 @@ def _convert(data: Any, kind: type[T]) -> T:
         text = str(error)
         unknown = re.search(r"unknown field `([^`]*)`", text)
         kinds = (ContainerTable,) if ".container`" in text else (BatchSpec, ServiceSpec, TaskSpec)
-        hint = _nearest(unknown[1], [name for one in kinds for name in one.__struct_fields__]) if unknown else ""
+        names = [name for one in kinds for name in one.__struct_fields__]
+        hint = _of_the_other_kind(unknown[1], kind) or _nearest(unknown[1], names) if unknown else ""
         raise InvalidInput(f"{text}{hint}") from None
 
 
@@ -323,6 +324,13 @@ def _check_role(role: str) -> None:
     problem = role_error(Role(role))
     if problem:
         raise InvalidInput(f"role: {problem}")
+
+
+def _of_the_other_kind(word: str, kind: type[Any]) -> str:
+    for other, command in ((BatchSpec, "submit"), (ServiceSpec, "service apply")):
+        if kind in (BatchSpec, ServiceSpec) and other is not kind and word in other.__struct_fields__:
+            return f"; a file with it is for: mesos-actor {command}"
+    return ""
 
 
 def _nearest(word: str, known: list[str]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import typer
 
-from mesos_actor.actors.cli.app import MODULES, application
+from mesos_actor.actors.cli.app import MODULES, application, run
 
 
 def names(app: typer.Typer) -> list[str]:
@@ -22,3 +22,26 @@ def test_a_word_that_is_no_command_gets_all_of_them() -> None:
     everything = [command for commands in MODULES.values() for command in commands]
 
     assert sorted(names(application("--help"))) == sorted(names(application("bogus"))) == sorted(everything)
+
+
+def test_a_misspelt_variable_sends_no_command_to_another_cluster(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MESOS_ACTOR_MASTRES", "127.0.0.1:1")
+    with pytest.raises(SystemExit) as ended:
+        run(["status"])
+
+    assert ended.value.code == 2
+    assert "'MESOS_ACTOR_MASTRES' is not a setting; did you mean 'MESOS_ACTOR_MASTERS'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["MESOS_ACTOR_AGENT_UPDATE_RETRY", "MESOS_ACTOR_INDEX", "MESOS_ACTOR_IN_VM"])
+def test_variables_that_mean_something_to_others_are_none_of_a_commands_business(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    monkeypatch.setenv(name, "1s")
+    with pytest.raises(SystemExit) as ended:
+        run(["status", "--no-such-option"])
+
+    assert "MESOS_ACTOR" not in capsys.readouterr().err
+    assert ended.value.code == 2

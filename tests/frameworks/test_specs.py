@@ -186,6 +186,10 @@ def test_a_service_is_read_and_a_bad_one_refused() -> None:
         service_spec({"name": "web", "command": ["x"], "update": {"parallel": 0}})
     with pytest.raises(InvalidInput, match=r"unknown field `instance`.*did you mean 'instances'"):
         service_spec({"name": "web", "command": ["x"], "instance": 3})
+    with pytest.raises(InvalidInput, match=r"unknown field `task`; a file with it is for: mesos-actor submit"):
+        service_spec({"name": "b", "task": []})
+    with pytest.raises(InvalidInput, match=r"unknown field `instances`; a file with it is for: .* service apply"):
+        batch_spec({"name": "web", "instances": 3, "task": []})
 
 
 @pytest.mark.parametrize("field", ["backoff", "backoff_max", "failover_timeout", "kill_grace"])

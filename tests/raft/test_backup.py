@@ -84,7 +84,8 @@ def test_a_registry_comes_back_as_it_went(records: Records, index: int, term: in
     written = encode_backup(records, index, term, now_us)
     backup = decode_backup(written)
 
-    assert backup == Backup(records[0].cluster_id, index, Term(term), now_us, records)  # type: ignore[union-attr]
+    cluster_id = records[0].cluster_id  # type: ignore[union-attr]
+    assert backup == Backup(cluster_id, index, Term(term), now_us, records, digest(backup))
     assert encode_backup(backup.records, backup.index, backup.term, backup.exported_us) == written
     assert RegistryState.load({key_of(record): record for record in backup.records}).records() == records
 
@@ -108,7 +109,8 @@ def test_the_file_says_what_it_is_and_has_a_record_a_line() -> None:
     lines = encode_backup(ALL, 7, 3, 9).decode().splitlines()
 
     assert lines[0] == (
-        '{"format":"mesos-actor registry","version":1,"cluster_id":"c","index":7,"term":3,"exported_us":9,"records":['
+        '{"format":"mesos-actor registry","version":1,"cluster_id":"c","index":7,"term":3,"digest":"a527f6cfdf6cedfa",'
+        '"exported_us":9,"records":['
     )
     assert lines[1] == '{"t":"ClusterRecord","cluster_id":"c","next_agent":2,"next_framework":2,"key_fingerprint":"k"},'
     assert (len(lines), lines[-1]) == (len(ALL) + 2, "]}")
@@ -132,6 +134,11 @@ GOOD = encode_backup(ALL, 7, 3, 9)
             "version: 2 is newer than this release, which reads 1; use the release that exported it",
         ),
         (GOOD.replace(b'"version":1', b'"version":0'), "version: 0 is not 1"),
+        (
+            GOOD.replace(b'"weight_milli":', b'"weight_milli":1'),
+            "digest: 'a527f6cfdf6cedfa' is not that of",
+        ),
+        (GOOD.replace(b'"digest":"a527f6cfdf6cedfa",', b""), "digest: '' is not that of the records"),
         (GOOD.replace(b'"index":7', b'"index":-7'), "index: Expected `int` >= 0"),
         (GOOD.replace(b'"term":3,', b""), "document: Object missing required field `term`"),
         (

@@ -271,7 +271,17 @@ class SimCluster:
         if leader is None or next(self.live_tasks(), None) is not None:
             return False
         taking_part = sum(agent.connected for agent in leader.roster.agents.values())
-        return taking_part == sum(agent.up for agent in self.agents) and not self.in_use()
+        if taking_part != sum(agent.up for agent in self.agents) or self.in_use():
+            return False
+        return next(self._not_yet_back(leader), None) is None
+
+    def _not_yet_back(self, leader: Master) -> Iterator[SimFramework]:
+        """Frameworks that are up and go on, and that the master has not taken in (again)."""
+        known = leader.roster.frameworks
+        for mine in self.frameworks:
+            entry = known.get(mine.framework.framework_id) if mine.up else None
+            if mine.up and not mine.ended and not mine.host.gone and not (entry is not None and entry.connected):
+                yield mine
 
     def unrest(self) -> list[str]:
         """What keeps the cluster from being idle, in words."""
@@ -284,6 +294,7 @@ class SimCluster:
             known = leader.roster.agents.get(agent.agent_id)
             if agent.up and not (known is not None and known.connected):
                 found.append(f"{agent.name} is up and not with the master")
+        found += [f"{mine.name} is up and not with the master" for mine in self._not_yet_back(leader)]
         for entry in leader.roster.agents.values():
             if used := leader.roster.in_use(entry):
                 found.append(f"the master counts {used} of {entry.agent_id} as used")

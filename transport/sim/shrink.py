@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from mesos_actor.actors.ids import Address, node_of
 from mesos_actor.transport.sim.faults import (
     COUNTED,
     AnyFault,
@@ -34,6 +35,7 @@ from mesos_actor.transport.sim.faults import (
     hosts_of,
     key_of,
 )
+from mesos_actor.transport.sim.schedule import START_US
 from mesos_actor.transport.sim.trial import Broken, Run, Shape, Trial, play
 from mesos_actor.transport.sim.workload import AnyStep, Submit
 
@@ -49,6 +51,10 @@ DRAWS = 100
 """Runs that are drawn with one fault, and as many with each number of faults up to FEW, when nothing else helps."""
 FIRST_DRAWS = 25
 """The same, before anything else is tried."""
+DIRECTED = 120
+"""Messages of the run without faults that one fault is put in the way of, each in a run."""
+BEFORE_US = 2_000
+"""So long before its arrival the fault strikes: it is on its way then, or about to be."""
 STRETCHES = (0.25, 1, 1, 4, 16)
 """How much longer a drawn cut, pause or delay is than the one it is made of."""
 LASTING_S = (0.05, 0.3, 1.0, 4.0, 15.0)
@@ -90,11 +96,13 @@ class Shrinker:
             before = None
             self._groups()
             self._draw(FIRST_DRAWS)
+            self._direct()
             while before != self.best:  # a smaller workload may need fewer faults, and the other way round
                 before = self.best
                 self._shape()
                 self._work()
                 self._groups()
+                self._direct()
                 minimize(self.best.faults, self._with_faults)
                 self._values()
                 if before == self.best:
@@ -132,6 +140,29 @@ class Shrinker:
             ):
                 tried.add(group)
                 self._with_faults([fault for fault in self.best.faults if group not in groups_of(fault)])
+
+    def _direct(self) -> None:
+        """One fault alone, in the way of each kind of message that the run without faults sends, on each link: what
+        many small ones bring about together is often that one message came late (as Alvaro, Rosen and Hellerstein
+        2015, who look for the messages that matter)."""
+        if len(self.best.faults) <= FEW:
+            return
+        self.runs += 1
+        calm = self._run(msgspec.structs.replace(self.best, faults=()))
+        sent = _sent(calm)
+        rng = random.Random(f"direct {self.best.seed} {self.runs}")
+        for kind in rng.sample(sorted(sent), min(len(sent), DIRECTED)):
+            _, source, destination = kind
+            at_us = max(0, rng.choice(sent[kind]) - BEFORE_US)
+            lasts_us = rng.choice((1_000_000, 4_000_000))
+            fault = rng.choice(
+                (
+                    *(Stall(source, destination, at_us, lasts_us), Stall(source, destination, at_us, 5_000_000)),
+                    *(Cut(source, destination, at_us, lasts_us, one_way=True), Break(source, destination, at_us)),
+                )
+            )
+            if self._with_faults((fault,)):
+                return
 
     def _draw(self, draws: int) -> None:
         """Runs with fewer faults, made of those that are left, until one breaks the same."""
@@ -180,6 +211,19 @@ class Shrinker:
                 faults = (*self.best.faults[:place], simpler, *self.best.faults[place + 1 :])
                 if self.still_breaks(msgspec.structs.replace(self.best, faults=faults)):
                     break
+
+
+def _sent(run: Run) -> dict[tuple[str, str, str], list[int]]:
+    """(class, source, destination) -> when such messages arrived, since the begin; without clockwork, and without what
+    masters tell each other."""
+    sent: dict[tuple[str, str, str], list[int]] = {}
+    for event in run.sim.world.history() if run.sim is not None else ():
+        if event.message is not None and event.tells and run.sim is not None:
+            source = run.sim.world.nodes.get(node_of(Address(event.sender)), event.host)
+            if source != event.host and not (run.sim.is_master(source) and run.sim.is_master(event.host)):
+                key = (type(event.message).__name__, source, event.host)
+                sent.setdefault(key, []).append(event.time_us - START_US)
+    return sent
 
 
 def _simpler(fault: AnyFault) -> list[AnyFault]:

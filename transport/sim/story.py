@@ -12,7 +12,7 @@ import msgspec
 from mesos_actor.actors.ids import Address, node_of
 from mesos_actor.actors.messages.scheduler import Update
 from mesos_actor.actors.task import TaskState
-from mesos_actor.transport.sim.faults import AnyFault
+from mesos_actor.transport.sim.faults import COUNTED, AnyFault
 from mesos_actor.transport.sim.schedule import START_US
 from mesos_actor.transport.sim.world import HUMBLE, Event, World
 
@@ -149,7 +149,8 @@ def tell(
         of = f" of {drawn}" if drawn is not None and drawn > len(faults) else ""
         noun = "fault" if len(faults) == 1 and not of else "faults"
         lines.append(f"{len(faults)}{of} {noun} {'was' if len(faults) == 1 else 'were'} needed:")
-        lines += [f"  {fault.text()}" for fault in faults[:MAX_FAULTS]]
+        first = sorted(faults, key=lambda fault: isinstance(fault, COUNTED))  # timed ones do more
+        lines += [f"  {fault.text()}" for fault in first[:MAX_FAULTS]]
         if len(faults) > MAX_FAULTS:
             lines.append(f"  and {len(faults) - MAX_FAULTS} more")
     else:

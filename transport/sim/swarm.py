@@ -131,21 +131,34 @@ class Found(msgspec.Struct):
     file: str = ""
 
 
-def shrink_seed(
-    seed: int, max_runs: int = MAX_RUNS, told: Callable[[int, Trial], None] = lambda runs, best: None
-) -> Found:
-    """Play a seed that fails again and make it smaller. Raises InternalError when it does not fail (again)."""
+def as_drawn(seed: int) -> Found:
+    """Play a seed that fails once more, as it is. Raises InternalError when it does not fail (again)."""
     run = play_seed(seed)
     broken = run.broken
     if broken is None:
         raise InternalError(f"seed {seed} failed before, and does not any more: the simulation is not deterministic")
-    recorded = run.recorded()
-    shrinker = Shrinker(recorded, broken, max_runs=max_runs, told=told)
-    if not shrinker.still_breaks(recorded):
+    trial = run.recorded()
+    again = play(trial).broken
+    if again is None or again.what != broken.what:
         # what did not come about mattered all the same: a message that was drawn, and then never sent
-        shrinker.best = msgspec.structs.replace(run.trial, faults=run.plan.faults())
+        trial = msgspec.structs.replace(run.trial, faults=run.plan.faults())
+    return Found(trial, broken, len(trial.faults), 1)
+
+
+def shrink(
+    found: Found, max_runs: int = MAX_RUNS, told: Callable[[int, Trial], None] = lambda runs, best: None
+) -> Found:
+    """The same, made smaller."""
+    shrinker = Shrinker(found.trial, found.broken, max_runs=max_runs, told=told)
     trial = shrinker.shrink()
-    return Found(trial, shrinker.broken, len(recorded.faults), shrinker.runs)
+    return Found(trial, shrinker.broken, found.drawn, shrinker.runs)
+
+
+def shrink_seed(
+    seed: int, max_runs: int = MAX_RUNS, told: Callable[[int, Trial], None] = lambda runs, best: None
+) -> Found:
+    """Play a seed that fails again and make it smaller. Raises InternalError when it does not fail (again)."""
+    return shrink(as_drawn(seed), max_runs, told)
 
 
 def write_down(found: Found, directory: Path = Path(DIRECTORY)) -> Found:

@@ -26,13 +26,17 @@ from mesos_actor.transport.sim.faults import (
     Stall,
     Stop,
     Timed,
+    hosts_of,
 )
+from mesos_actor.transport.sim.frameworks import SimFramework
 from mesos_actor.transport.sim.network import NetworkSettings
 from mesos_actor.transport.sim.plan import Chances, Plan, SeededPlan
 from mesos_actor.transport.sim.workload import AnyStep, DoChores, Transfer, draw, framework_names
 from mesos_actor.transport.sim.world import ActorFailed, InvariantViolation, NotReached, WorldSettings
 
 SECOND_US = 1_000_000
+LONG = (None, 15 * SECOND_US)
+"""How long drawn faults last that keep a framework away for longer than it has to come back."""
 STORMY = 0.2
 """How often leaders follow each other while lines are bad."""
 STORM = 14
@@ -137,8 +141,20 @@ class Run:
         self.calm = True
         sim.settle(CALM_BOUND_S)
         for mine in sim.frameworks:
-            if mine.failure is not None and not mine.host.gone:
+            if mine.failure is not None and not mine.host.gone and not self._was_away(mine):
                 raise WrongOutcome(f"{mine.name} ended with {mine.failure!r}")
+
+    def _was_away(self, mine: SimFramework) -> bool:
+        """Whether it was removed as it had to be: by clocks of masters that differ by more than its timeout it has a
+        few seconds to come back (RETURN_US in master_frameworks.py), and it could not for longer."""
+        met = [fault for fault in self.plan.met if not isinstance(fault, tuple)]
+        clocks = [
+            0,
+            *(fault.offset_us for fault in met if isinstance(fault, Clock) and fault.host.startswith("master")),
+        ]
+        differ = max(clocks) - min(clocks) > round(mine.framework.failover_timeout_s * SECOND_US)
+        long = any(mine.name in hosts_of(fault) and getattr(fault, "lasts_us", 0) in LONG for fault in met)
+        return differ and long and str(mine.failure).startswith("removed")
 
     @property
     def broken(self) -> Broken | None:

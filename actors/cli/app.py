@@ -17,6 +17,7 @@ COMPLETE_VARIABLE = "_MESOS_ACTOR_COMPLETE"
 """Set by the script that `mesos-actor completion` prints, when the shell asks what could come next."""
 
 CLIENT_VARIABLES = {"MESOS_ACTOR_MASTERS", "MESOS_ACTOR_KEY_DIR", "MESOS_ACTOR_INSECURE"}
+"""What options.py reads."""
 MODULES = {
     "serve": ("start", "init"),
     "work": ("run", "submit", "wait", "kill", "teardown", "logs"),
@@ -68,10 +69,11 @@ def _check_environment() -> None:
 def run(arguments: list[str]) -> None:
     """Run one command line; ends the process with its status."""
     completing = COMPLETE_VARIABLE in os.environ
-    try:
-        _check_environment()
-    except ConfigError as error:
-        fail(str(error), 2)
+    if not completing:
+        try:
+            _check_environment()
+        except ConfigError as error:
+            fail(str(error), 2)
     command = typer.main.get_command(application("" if completing else next(iter(arguments), "")))
     if completing:
         completion_init()

@@ -279,9 +279,10 @@ class SimCluster:
         """Frameworks that are up and go on, and that the master has not taken in (again)."""
         known = leader.roster.frameworks
         for mine in self.frameworks:
-            entry = known.get(mine.framework.framework_id) if mine.up else None
-            if mine.up and not mine.ended and not mine.host.gone and not (entry is not None and entry.connected):
-                yield mine
+            if mine.up and not mine.ended and not mine.host.gone:
+                entry = known.get(mine.framework_id)
+                if entry is None or not entry.connected:
+                    yield mine
 
     def unrest(self) -> list[str]:
         """What keeps the cluster from being idle, in words."""

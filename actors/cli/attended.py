@@ -12,6 +12,7 @@ from types import FrameType
 from mesos_actor.actors.cli.output import note
 from mesos_actor.actors.cli.work import EXIT_NEVER_RAN, exit_status, signal_name
 from mesos_actor.actors.errors import LocalError, Unavailable
+from mesos_actor.actors.frameworks.batch_state import LOST
 from mesos_actor.actors.frameworks.follow import INTERRUPT, MAX_FOLLOWED, Emit, FollowedBatch
 from mesos_actor.actors.frameworks.specs import BatchSpec
 from mesos_actor.actors.ids import FrameworkId, TaskId
@@ -23,8 +24,6 @@ from mesos_actor.actors.task import TaskState, is_terminal
 NO_MASTER = "no-master"
 """The timer that ends a run which no master takes in."""
 NOTHING_FITS = "nothing-fits"
-LOST = frozenset({TaskState.DROPPED, TaskState.GONE, TaskState.GONE_BY_OPERATOR})
-"""Ends that are no task's own doing: a batch runs it again."""
 NOTHING_FITS_S = 3.0
 """When nothing was launched by then, a line says how to find out why."""
 PROGRESS_S = 1.0

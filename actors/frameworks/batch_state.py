@@ -24,7 +24,7 @@ from mesos_actor.actors.task import TaskState
 INDEX = "MESOS_ACTOR_INDEX"
 """The variable that tells an instance its number."""
 
-_LOST = frozenset(
+LOST = frozenset(
     {
         TaskState.DROPPED,
         TaskState.GONE,
@@ -220,7 +220,7 @@ class BatchState:
             group.remaining -= 1
             if group.remaining == 0:
                 self._finish_group(instance[0])
-        elif status.state in _LOST:
+        elif status.state in LOST:
             self._lost(status, instance, record)
         elif status.state in (TaskState.FAILED, TaskState.KILLED, TaskState.ERROR):
             self._failed(status, instance, record)

@@ -11,6 +11,7 @@ from mesos_actor.testing import ClusterInvariant, InvariantViolation, NotReached
 from mesos_actor.transport.sim.invariants import STANDARD
 from mesos_actor.transport.sim.order_invariants import ORDERS
 from mesos_actor.transport.sim.registry_invariants import REGISTRY
+from mesos_actor.transport.sim.task_invariants import TASKS
 from tests.sim import bugs, days
 from tests.sim.test_cluster_life import running, sleep
 from tests.sim.workloads import Holder, Jobs, One, posted
@@ -112,7 +113,7 @@ def test_a_planted_bug_is_found(
 def test_every_invariant_has_been_seen_to_fire() -> None:
     cases = test_a_planted_bug_is_found.pytestmark[0].args[1]  # type: ignore[attr-defined]
 
-    watched: tuple[type[ClusterInvariant], ...] = (*STANDARD, *ORDERS, *REGISTRY)
+    watched: tuple[type[ClusterInvariant], ...] = (*STANDARD, *TASKS, *ORDERS, *REGISTRY)
     assert {kind.name for kind in watched} == {case[2] for case in cases}
 
 

@@ -12,6 +12,7 @@ from mesos_actor.transport.sim.invariants import STANDARD
 from mesos_actor.transport.sim.order_invariants import ORDERS
 from mesos_actor.transport.sim.planner import Faults
 from mesos_actor.transport.sim.registry_invariants import REGISTRY
+from mesos_actor.transport.sim.task_invariants import TASKS
 
 pytest_plugins = ["pytester"]
 
@@ -39,7 +40,7 @@ def test_the_other_pieces_of_the_guide_mean_something() -> None:
 
 
 def test_every_invariant_and_every_fault_is_explained() -> None:
-    watched: tuple[type[ClusterInvariant], ...] = (*STANDARD, *ORDERS, *REGISTRY)
+    watched: tuple[type[ClusterInvariant], ...] = (*STANDARD, *TASKS, *ORDERS, *REGISTRY)
     faults = [
         name for name in vars(Faults) if not name.startswith("_") and name not in ("add", "host", "unmet", "never_came")
     ]

@@ -42,6 +42,7 @@ from mesos_actor.transport.sim.plan import Plan
 from mesos_actor.transport.sim.planner import Faults
 from mesos_actor.transport.sim.registers import History
 from mesos_actor.transport.sim.registry_invariants import REGISTRY
+from mesos_actor.transport.sim.task_invariants import TASKS
 from mesos_actor.transport.sim.workload import AnyStep, Operator, Play
 from mesos_actor.transport.sim.world import NotReached, World, WorldSettings
 
@@ -368,6 +369,6 @@ def cluster(
         sim.add_agent(resources, attributes, agent)
     if invariants:
         # pyright sees this file under two names, here and through the link in mesos_actor/.
-        sim.invariants = [kind(sim) for kind in (*STANDARD, *ORDERS, *REGISTRY)]  # pyright: ignore[reportArgumentType]
+        sim.invariants = [kind(sim) for kind in (*STANDARD, *TASKS, *ORDERS, *REGISTRY)]  # pyright: ignore[reportArgumentType]
         world.invariants.append(Watch(sim.invariants))
     return sim

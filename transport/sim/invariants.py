@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, ClassVar, NoReturn
 from mesos_actor.actors.core.roster import AgentEntry
 from mesos_actor.actors.core.workload import Run as AgentRun
 from mesos_actor.actors.errors import InternalError
-from mesos_actor.actors.ids import ContainerId, FrameworkId, TaskId
+from mesos_actor.actors.ids import FrameworkId, TaskId
 from mesos_actor.actors.master import Master
 from mesos_actor.actors.messages.agents import AcknowledgeUpdate, RegisterAgent
 from mesos_actor.actors.messages.base import Message
 from mesos_actor.actors.messages.containers import ContainersRecovered, LaunchContainer
-from mesos_actor.actors.messages.executors import LaunchTasks
 from mesos_actor.actors.messages.records import StreamRecord
 from mesos_actor.actors.messages.scheduler import Accept, Update
 from mesos_actor.actors.messages.values import Status
@@ -158,56 +157,6 @@ def _runs(run: AgentRun, alive: set[str]) -> bool:
     return run.container_id in alive and not run.stream.terminal
 
 
-class NoTaskLost(ClusterInvariant):
-    """A task that the master has accepted is somewhere until its framework was told how it ended: with the master, on
-    an agent, on its way, or at least among what its framework will ask about."""
-
-    name = "no-task-lost"
-    looks_at = (Accept, Update)
-
-    def __init__(self, sim: SimCluster) -> None:
-        super().__init__(sim)
-        self._accepted: dict[TaskKey, None] = {}
-
-    def look(self, event: Event) -> None:
-        message = event.message
-        if isinstance(message, Accept) and self.sim.is_master(event.host):
-            master = self.sim.leading()
-            framework = master.roster.frameworks.get(message.framework_id) if master is not None else None
-            for task in [task for launch in message.operations for task in launch.tasks]:
-                if framework is not None and task.task_id in framework.tasks:
-                    self._accepted[message.framework_id, task.task_id] = None
-        elif isinstance(message, Update) and not self.sim.is_master(event.host) and _is_over(message.status):
-            self._accepted.pop((message.framework_id, message.status.task_id), None)
-
-    def finish(self) -> None:
-        mine = {one.framework.framework_id: one for one in self.sim.frameworks if one.host.incarnation}
-        for framework_id, task_id in self._accepted:
-            framework = mine.get(framework_id)
-            if framework is None or framework.ended or not framework.up or framework.host.incarnation > 1:
-                continue  # whoever forgot may have been its author
-            if task_id not in framework.driver.tasks and not self._is_somewhere(framework_id, task_id):
-                self.fail(f"task {task_id} of {framework.name} was launched, did not end, and nobody knows it")
-
-    def _is_somewhere(self, framework_id: FrameworkId, task_id: TaskId) -> bool:
-        master = self.sim.leading()
-        if master is None:
-            return True  # nobody can say before there is one
-        known = master.roster.frameworks.get(framework_id)
-        if known is None or task_id in known.tasks or task_id in known.unreachable:
-            return True
-        for agent in self.sim.agents:
-            if not agent.up or (framework_id, task_id) in agent.actor.streams.streams:
-                return True
-        name = task_id.encode()
-        heap = self.sim.world.schedule.heap
-        return any(isinstance(part, bytes) and name in part for entry in heap for part in entry[3])
-
-
-def _is_over(status: Status) -> bool:
-    return status.state in TERMINAL or status.state is TaskState.UNKNOWN
-
-
 class NoStepBack(ClusterInvariant):
     """What one process of a framework is told about one launch of a task goes forward: no update twice, none older
     than one before, and after the end nothing that is alive."""
@@ -340,45 +289,6 @@ class NothingKeptIsForgotten(ClusterInvariant):
                     self.fail(f"{agent.name} brings up {status.update_id} again, which was acknowledged before")
 
 
-class NoTaskRunTwice(ClusterInvariant):
-    """A task is begun at most as often as its framework's accepts of it reached the master."""
-
-    name = "no-task-run-twice"
-    looks_at = (Accept, LaunchContainer, LaunchTasks)
-
-    def __init__(self, sim: SimCluster) -> None:
-        super().__init__(sim)
-        self._accepts: dict[TaskKey, int] = {}
-        self._containers: dict[TaskKey, set[ContainerId]] = {}
-        self._seen = 0
-
-    def look(self, event: Event) -> None:
-        message = event.message
-        if isinstance(message, Accept) and self.sim.is_master(event.host):
-            for task in [task for launch in message.operations for task in launch.tasks]:
-                key = (message.framework_id, task.task_id)
-                self._accepts[key] = self._accepts.get(key, 0) + 1
-        elif isinstance(message, LaunchContainer):
-            if message.executor or event.sender != AGENT:
-                return
-            key = (message.framework_id, TaskId(message.env["MESOS_TASK_ID"]))
-            begun = self._containers.setdefault(key, set())
-            begun.add(message.container_id)
-            self._judge(key, len(begun))
-        elif isinstance(message, LaunchTasks):
-            self._judge_executors()
-
-    def _judge_executors(self) -> None:
-        for key in self.sim.launched[self._seen :]:
-            self._judge(key, self.sim.launched.count(key))
-        self._seen = len(self.sim.launched)
-
-    def _judge(self, key: TaskKey, times: int) -> None:
-        accepts = self._accepts.get(key, 0)
-        if times > accepts:
-            self.fail(f"task {key[1]} of {key[0]} was begun {times} times, and accepted {accepts} times")
-
-
 class TablesAgree(ClusterInvariant):
     """The master's tables do not contradict each other, nor does the allocator contradict itself."""
 
@@ -407,10 +317,8 @@ class TablesAgree(ClusterInvariant):
 
 STANDARD: tuple[type[ClusterInvariant], ...] = (
     NothingPromisedTwice,
-    NoTaskLost,
     NoStepBack,
     NothingKeptIsForgotten,
-    NoTaskRunTwice,
     TablesAgree,
 )
 """What `cluster` watches."""

@@ -195,6 +195,8 @@ class Process(Crew):
     def send_from(self, name: str, sender: Address, cause: str, to: Address, message: Message) -> None:
         """A message of our actor or port `name` to anybody."""
         node = node_of(to)
+        for told in self._world.listeners.get(type(message), ()):
+            told(self.host.name, message)
         if node and node != self._own_node:
             self.transport.refused = ""
             self.transport.send(to, name, cause, message)

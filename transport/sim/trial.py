@@ -31,16 +31,13 @@ from mesos_actor.transport.sim.faults import (
 from mesos_actor.transport.sim.frameworks import SimFramework
 from mesos_actor.transport.sim.network import NetworkSettings
 from mesos_actor.transport.sim.plan import Chances, Plan, SeededPlan
-from mesos_actor.transport.sim.workload import AnyStep, DoChores, Transfer, draw, framework_names
+from mesos_actor.transport.sim.situations import SITUATIONS, Scene
+from mesos_actor.transport.sim.workload import AnyStep, DoChores, draw, framework_names
 from mesos_actor.transport.sim.world import ActorFailed, InvariantViolation, NotReached, WorldSettings
 
 SECOND_US = 1_000_000
 LONG = (None, 15 * SECOND_US)
 """How long drawn faults last that keep a framework away for longer than it has to come back."""
-STORMY = 0.2
-"""How often leaders follow each other while lines are bad."""
-STORM = 14
-"""So many changes of the leader then, and so many stalls."""
 CALM_BOUND_S = 1_500.0
 """Within so much virtual time after the last fault everything must have come to its end: the quarter of an hour after
 which a framework asks about all it has, ten minutes for an agent to come back, and the work itself."""
@@ -220,10 +217,7 @@ def draw_trial(seed: int) -> tuple[Trial, SeededPlan]:
     work = draw(rng, shape.agents)
     trial = Trial(seed=seed, shape=shape, bad_us=rng.choice((15, 30, 45)) * SECOND_US, work=work)
     timed = _draw_timed(rng, trial)
-    if shape.masters > 1 and rng.random() < STORMY:
-        transfers, storm = _draw_storm(rng, trial)
-        trial = msgspec.structs.replace(trial, work=(*work, *transfers))
-        timed = sorted([*timed, *storm], key=lambda fault: fault.at_us)
+    trial, timed = _with_situations(rng, trial, timed)
     plan = SeededPlan(seed, _draw_chances(rng), timed)
     return msgspec.structs.replace(trial, faults=tuple(timed)), plan
 
@@ -263,21 +257,20 @@ def _draw_timed(rng: random.Random, trial: Trial) -> list[Timed]:
     return sorted(drawn, key=lambda fault: fault.at_us)
 
 
-def _draw_storm(rng: random.Random, trial: Trial) -> tuple[list[Transfer], list[Timed]]:
-    """Leaders follow each other while the lines to them are bad: what was said to one arrives when others have led."""
-    masters = trial.shape.hosts()[: trial.shape.masters]
-    agents = trial.shape.hosts()[trial.shape.masters :]
-    transfers: list[Transfer] = []
-    faults: list[Timed] = []
-    for _ in range(STORM):
-        at_us, master = rng.randrange(trial.bad_us), rng.choice(masters)
-        if rng.random() < 0.5:
-            transfers.append(Transfer(at_us))
-        else:
-            faults.append(Crash(master, at_us, round(rng.choice((0.3, 1.0)) * SECOND_US)))
-        at_us, lasts_us = rng.randrange(trial.bad_us), round(rng.choice((2.0, 5.0)) * SECOND_US)
-        faults.append(Stall(rng.choice(agents), rng.choice(masters), at_us, lasts_us))
-    return transfers, faults
+def _with_situations(rng: random.Random, trial: Trial, timed: list[Timed]) -> tuple[Trial, list[Timed]]:
+    """The same with what is added by situations that are drawn too; all of them are about who leads."""
+    hosts, masters = trial.shape.hosts(), trial.shape.masters
+    if masters == 1:
+        return trial, timed
+    scene = Scene(hosts[:masters], hosts[masters:], framework_names(trial.work), trial.bad_us)
+    work, faults = list(trial.work), list(timed)
+    for situation, chance in SITUATIONS.items():
+        if rng.random() < chance:
+            steps, more = situation(rng, scene)
+            work += steps
+            faults += more
+    work.sort(key=lambda step: step.at_us)
+    return msgspec.structs.replace(trial, work=tuple(work)), sorted(faults, key=lambda fault: fault.at_us)
 
 
 def _timed(rng: random.Random, kind: str, hosts: list[str], trial: Trial) -> Timed:

@@ -17,7 +17,7 @@ from mesos_actor.actors.actor import Actor, Context, handles
 from mesos_actor.actors.frameworks.batch import Batch
 from mesos_actor.actors.frameworks.service import Service
 from mesos_actor.actors.frameworks.specs import BatchSpec, ServiceSpec, TaskSpec
-from mesos_actor.actors.ids import Address, OperationId, Role
+from mesos_actor.actors.ids import Address, OperationId, Role, node_of
 from mesos_actor.actors.messages.base import Message
 from mesos_actor.actors.messages.clients import Instruct, KillByOperator, MarkAgentGone, SetRoleWeight
 from mesos_actor.actors.messages.raft import TransferLeadership
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from mesos_actor.transport.sim.cluster import SimCluster
 
 SECOND_US = 1_000_000
-ASK_AGAIN_US = 2 * SECOND_US
+ASK_AGAIN_US = SECOND_US // 2
 OPERATOR = "operator"
 
 
@@ -94,7 +94,10 @@ class Weigh(Step, frozen=True):
 
 
 class Transfer(Step, frozen=True):
-    """An operator has another master lead. The one before lives on, and its last orders may still be on their way."""
+    """An operator has another master lead, of this number or whichever has most. The one before lives on, and its last
+    orders may still be on their way."""
+
+    to: int | None = None
 
 
 class UseRegistry(Step, frozen=True):
@@ -206,7 +209,12 @@ class Play:
             case Weigh():
                 self._ask(lambda operation_id: SetRoleWeight(operation_id, Role("*"), step.weight_milli))
             case Transfer():
-                self._ask(TransferLeadership)
+                target = (
+                    ""
+                    if step.to is None
+                    else node_of(sim.masters[step.to % len(sim.masters)].address).removeprefix("tcp://")
+                )
+                self._ask(lambda operation_id: TransferLeadership(operation_id, target))
             case UseRegistry():
                 self._use_registry(step)
 

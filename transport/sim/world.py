@@ -138,6 +138,8 @@ class World:
         """(host, actor, error) of each handler that raised."""
         self.logs: deque[dict[str, Any]] = deque(maxlen=MAX_LOGS)
         """What actors and ports logged, with `time_us`, `host`, `actor`, `level` and `event`."""
+        self.listeners: dict[type[Message], list[Callable[[str, Message], None]]] = {}
+        """Class of messages -> who is told of each one that leaves a host; see `listen`."""
         self._trace: deque[Event] = deque(maxlen=TRACE_EVENTS)
         self._digest = hashlib.blake2b(digest_size=8)
         self._encoder = msgspec.msgpack.Encoder()
@@ -157,6 +159,10 @@ class World:
         # pyright reads this file by its own folder too, and then takes this class and the imported one for two.
         host = self.hosts[name] = Host(self, name, node, Principal(principal))  # pyright: ignore
         return host
+
+    def listen(self, kind: type[Message], told: Callable[[str, Message], None]) -> None:
+        """Call `told(host, message)` for each message of this class that a host sends, whatever becomes of it then."""
+        self.listeners.setdefault(kind, []).append(told)
 
     # -- time -----------------------------------------------------------------------------------------------------
 

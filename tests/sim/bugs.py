@@ -31,6 +31,7 @@ from mesos_actor.actors.master_agents import MasterAgents
 from mesos_actor.actors.messages.containers import ContainersRecovered, LaunchContainer
 from mesos_actor.actors.messages.raft import ReadRegistry
 from mesos_actor.actors.messages.scheduler import Kill
+from mesos_actor.actors.scheduling import FrameworkActor
 from mesos_actor.actors.task import Reason, TaskState
 from mesos_actor.raft.desk import Desk
 from mesos_actor.raft.engine import Engine
@@ -90,6 +91,18 @@ def the_driver_forgets_what_it_has_heard(patch: pytest.MonkeyPatch) -> None:
         return True
 
     patch.setattr(Deliveries, "is_new", is_always_new)
+
+
+def orders_that_got_lost_are_not_asked_about(patch: pytest.MonkeyPatch) -> None:
+    """A driver that comes back to a leader forgets the tasks of which it has heard nothing so far."""
+    resume = FrameworkActor._resume
+
+    def forget_and_resume(self: FrameworkActor, ctx: Context, returning: bool) -> None:
+        for task_id in [task_id for task_id, known in self.tasks.items() if known.state is TaskState.STAGING]:
+            del self.tasks[task_id]
+        resume(self, ctx, returning)
+
+    patch.setattr(FrameworkActor, "_resume", forget_and_resume)
 
 
 def tasks_are_not_recovered(patch: pytest.MonkeyPatch) -> None:

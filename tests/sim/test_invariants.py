@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
+from mesos_actor.actors.framework import Framework
 from mesos_actor.actors.messages.containers import LaunchContainer
+from mesos_actor.actors.messages.values import Offer, Status
+from mesos_actor.actors.task import TaskState
 from mesos_actor.testing import ClusterInvariant, InvariantViolation, NotReached, Plan, Run, SimCluster, cluster
 from mesos_actor.transport.sim.invariants import STANDARD
 from mesos_actor.transport.sim.order_invariants import ORDERS
@@ -39,15 +42,31 @@ def ignoring_term(launch: LaunchContainer) -> Run:
 
 
 def lost_order() -> None:
-    """The order to run a task gets lost, and its agent comes back at the same moment."""
-    sim = cluster(agents=1)
+    """The order to run a task gets lost, and its agent comes back at the same moment; another one is down."""
+    sim = cluster(agents=2)
     mine = sim.add_framework(Holder)
-    sim.until(lambda: bool(mine.framework.held), 10)
-    (offer,) = mine.framework.held.values()
+    sim.until(lambda: len(mine.framework.held) == 2, 10)
+    sim.agents[1].crash()
+    offer = next(o for o in mine.framework.held.values() if o.agent_id == sim.agents[0].agent_id)
     posted(mine, lambda f: f.accept(offer, [sleep(5)]))
     sim.until(lambda: "t" in sim.leader.roster.frameworks[mine.framework.framework_id].tasks, 5)
     sim.world.break_links("master", "agent0")
-    mine.driver.tasks.clear()  # its own side has no memory of it either
+    sim.run(10)
+    sim.check()
+
+
+def lost_order_of_a_dying_leader() -> None:
+    """The order to run a task gets lost, and the leader that had given it dies."""
+    sim = cluster(agents=1, masters=3)
+    mine = sim.add_framework(Holder)
+    sim.until(lambda: bool(mine.framework.held), 10)
+    leader = sim.leading_host()
+    assert leader is not None
+    sim.world.cut(leader.name, "agent0", one_way=True)
+    (offer,) = mine.framework.held.values()
+    posted(mine, lambda f: f.accept(offer, [sleep(5)]))
+    sim.until(lambda: "t" in sim.leader.roster.frameworks[mine.framework.framework_id].tasks, 5)
+    leader.crash()
     sim.run(10)
     sim.check()
 
@@ -84,6 +103,7 @@ def restart() -> None:
         (bugs.accepted_resources_are_offered_again, work, "nothing-promised-twice"),
         (bugs.a_kill_frees_at_once, kill, "nothing-promised-twice"),
         (bugs.a_missing_task_is_forgotten, lost_order, "no-task-lost"),
+        (bugs.orders_that_got_lost_are_not_asked_about, lost_order_of_a_dying_leader, "no-task-lost"),
         (bugs.the_driver_forgets_what_it_has_heard, lost_acknowledgement, "no-step-back"),
         (bugs.tasks_are_not_recovered, restart, "nothing-kept-is-forgotten"),
         (bugs.an_ended_task_stays_on_disk, restart, "nothing-kept-is-forgotten"),
@@ -115,6 +135,41 @@ def test_every_invariant_has_been_seen_to_fire() -> None:
 
     watched: tuple[type[ClusterInvariant], ...] = (*STANDARD, *TASKS, *ORDERS, *REGISTRY)
     assert {kind.name for kind in watched} == {case[2] for case in cases}
+
+
+class Again(Framework):
+    """Launches a task once more the moment it hears of its end, when its id is still in use: it is refused."""
+
+    def __init__(self) -> None:
+        self.held: Offer | None = None
+        self.launches = 0
+        self.told: list[TaskState] = []
+
+    def on_offers(self, offers: Sequence[Offer]) -> None:
+        self.held = offers[-1]
+        if not self.launches:
+            self._launch()
+
+    def on_update(self, status: Status) -> None:
+        self.told.append(status.state)
+        if status.state is TaskState.FINISHED and self.launches == 1:
+            self._launch()
+
+    def _launch(self) -> None:
+        assert self.held is not None
+        self.launches += 1
+        self.accept(self.held, [sleep(2)], refuse_s=0)
+
+
+def test_a_task_whose_id_is_used_too_soon_is_not_taken_for_lost() -> None:
+    sim = cluster(agents=1)
+    mine = sim.add_framework(Again)
+    sim.run(20)
+    sim.world.break_links("master", "agent0")
+    sim.run(10)
+    sim.check()
+
+    assert mine.framework.told == [TaskState.RUNNING, TaskState.FINISHED, TaskState.ERROR]
 
 
 def test_what_breaks_no_rule_but_never_ends_is_found_by_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:

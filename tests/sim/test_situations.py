@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from mesos_actor.testing import draw_trial, play
+from mesos_actor.actors.errors import ConfigError
+from mesos_actor.testing import cluster, draw_trial, play
 from mesos_actor.transport.sim.faults import Clock, Crash, Stall
 from mesos_actor.transport.sim.situations import (
     SITUATIONS,
@@ -21,7 +22,7 @@ from mesos_actor.transport.sim.trial import Shape, Trial
 from mesos_actor.transport.sim.workload import Submit, Transfer
 
 SECOND_US = 1_000_000
-SCENE = Scene(["master0", "master1", "master2"], ["agent0", "agent1"], ["framework0"], 30 * SECOND_US)
+SCENE = Scene(["master0", "master1", "master2"], ["agent0", "agent1"], {"framework0": 2 * SECOND_US}, 30 * SECOND_US)
 
 
 @pytest.mark.parametrize("situation", list(SITUATIONS), ids=lambda situation: situation.__name__)
@@ -32,7 +33,7 @@ def test_a_situation_names_hosts_of_its_scene_and_keeps_to_its_time(
         steps, faults = situation(random.Random(seed), SCENE)
 
         assert steps and faults
-        assert all(0 <= step.at_us < SCENE.bad_us + 6 * SECOND_US for step in steps)
+        assert all(0 <= one.at_us < SCENE.bad_us for one in (*steps, *faults))
         for fault in faults:
             named = {getattr(fault, name) for name in ("host", "source", "destination") if hasattr(fault, name)}
             assert named <= {*SCENE.masters, *SCENE.agents, *SCENE.frameworks}
@@ -69,9 +70,27 @@ def test_in_an_absence_the_leader_changes_while_the_framework_is_away() -> None:
         (transfer,), (away, *clocks) = absence(random.Random(seed), SCENE)
 
         assert isinstance(away, Crash) and away.restart_after_us is not None
-        assert away.host in SCENE.frameworks
+        assert away.host == "framework0" and away.at_us >= SCENE.frameworks["framework0"] + SECOND_US // 2
         assert away.at_us < transfer.at_us < away.at_us + away.restart_after_us
         assert all(isinstance(clock, Clock) and clock.host in SCENE.masters for clock in clocks)
+
+
+@pytest.mark.parametrize("to", range(3))
+def test_the_lead_is_given_to_the_master_that_is_named(to: int) -> None:
+    sim = cluster(masters=3)
+    sim.play([Transfer(2 * SECOND_US, to)])
+    sim.run(5)
+
+    leader = sim.leading_host()
+    assert leader is not None and leader.name == f"master{to}"
+
+
+@pytest.mark.parametrize("to", [3, -1, "1"])
+def test_a_master_that_there_is_not_is_refused(to: int) -> None:
+    sim = cluster(masters=3)
+
+    with pytest.raises(ConfigError, match=f"to {to!r} of a transfer: must be the number of a master, below 3"):
+        sim.play([Transfer(0, to)])
 
 
 def test_only_runs_with_several_masters_have_situations() -> None:

@@ -27,7 +27,8 @@ class Scene(NamedTuple):
 
     masters: list[str]
     agents: list[str]
-    frameworks: list[str]
+    frameworks: dict[str, int]
+    """Name -> when it begins."""
     bad_us: int
 
 
@@ -57,7 +58,7 @@ def seesaw(rng: random.Random, scene: Scene) -> Situation:
     steps: list[AnyStep] = []
     faults: list[Timed] = []
     one, other = rng.sample(range(len(scene.masters)), 2)
-    for begin_us in range(SECOND_US, scene.bad_us - ROUND_US // 2, ROUND_US):
+    for begin_us in range(SECOND_US, scene.bad_us - ROUND_US + 1, ROUND_US):
         times = sorted(rng.randrange(ROUND_US) for _ in range(3))
         steps += [
             Transfer(begin_us + at_us, to)
@@ -73,8 +74,9 @@ def seesaw(rng: random.Random, scene: Scene) -> Situation:
 
 def absence(rng: random.Random, scene: Scene) -> Situation:
     """A framework is away for a few seconds, meanwhile the leader changes, and the masters' clocks are far apart."""
-    at_us = rng.randrange(scene.bad_us // 2)
-    away = Crash(rng.choice(scene.frameworks), at_us, rng.randrange(2, 6) * SECOND_US)
+    name, begin_us = rng.choice(list(scene.frameworks.items()))
+    at_us = begin_us + rng.randrange(SECOND_US // 2, scene.bad_us // 2)
+    away = Crash(name, at_us, rng.randrange(2, 6) * SECOND_US)
     clocks: list[Timed] = [
         Clock(master, 0, rng.choice((-1, 1)) * rng.randrange(1_000, 5_000) * SECOND_US, 0)
         for master in scene.masters

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mesos_actor.actors.ids import AgentId, ContainerId, FrameworkId, TaskId, Term
+from mesos_actor.actors.core.entries import TaskEntry
+from mesos_actor.actors.ids import Address, AgentId, ContainerId, FrameworkId, TaskId, Term
 from mesos_actor.actors.master import Master
 from mesos_actor.actors.messages.agents import RegisterAgent
 from mesos_actor.actors.messages.base import Message
@@ -31,9 +32,9 @@ class NoTaskLost(ClusterInvariant):
     def __init__(self, sim: SimCluster) -> None:
         super().__init__(sim)
         self._accepted: dict[TaskKey, None] = {}
-        #: the same, whose end the leader that accepted them has told nobody so far -> that leader, its
-        #: term, and the agent
-        self._taken: dict[TaskKey, tuple[Master, Term, AgentId]] = {}
+        #: agent -> those on it whose end the leader that accepted them has told nobody so far -> that leader, its term
+        self._taken: dict[AgentId, dict[TaskKey, tuple[Master, Term]]] = {}
+        self._agent_of: dict[TaskKey, AgentId] = {}
         sim.world.listen(Update, self._told)
 
     def look(self, event: Event) -> None:
@@ -42,34 +43,55 @@ class NoTaskLost(ClusterInvariant):
             master = self.sim.leading()
             framework = master.roster.frameworks.get(message.framework_id) if master is not None else None
             for task in [task for launch in message.operations for task in launch.tasks]:
-                if master is not None and framework is not None and task.task_id in framework.tasks:
-                    key = (message.framework_id, task.task_id)
-                    self._accepted[key] = None
-                    self._taken[key] = (master, master.term, framework.tasks[task.task_id].agent_id)
+                entry = framework.tasks.get(task.task_id) if framework is not None else None
+                if master is not None and entry is not None:
+                    self._accepted[message.framework_id, task.task_id] = None
+                    self._take(master, entry)
         elif isinstance(message, RegisterAgent):
-            self._judge_taken()
+            master = self.sim.leading()
+            agent = master.roster.agent_at.get(Address(event.sender)) if master is not None else None
+            if agent is not None:
+                self._judge_taken(agent.agent_id)
         elif isinstance(message, Update) and not self.sim.is_master(event.host) and _is_over(message.status):
             self._accepted.pop((message.framework_id, message.status.task_id), None)
+
+    def _take(self, master: Master, entry: TaskEntry) -> None:
+        if entry.state in TERMINAL:
+            return  # its id is in use: this launch was refused, and how the former one ended is told
+        key = (entry.framework_id, entry.task_id)
+        self._drop(key)
+        self._taken.setdefault(entry.agent_id, {})[key] = (master, master.term)
+        self._agent_of[key] = entry.agent_id
 
     def _told(self, host: str, message: Message) -> None:
         """Word of a task leaves a host."""
         if isinstance(message, Update) and self.sim.is_master(host) and _is_over(message.status):
-            self._taken.pop((message.framework_id, message.status.task_id), None)
+            self._drop((message.framework_id, message.status.task_id))
 
-    def _judge_taken(self) -> None:
+    def _drop(self, key: TaskKey) -> None:
+        agent_id = self._agent_of.pop(key, None)
+        if agent_id is not None:
+            del self._taken[agent_id][key]
+
+    def _judge_taken(self, agent_id: AgentId) -> None:
+        """Whether the leader, or the agent, knows what the leader has taken for it."""
         master = self.sim.leading()
-        for key, (leader, term, agent_id) in list(self._taken.items()):
+        for key, (leader, term) in list(self._taken.get(agent_id, {}).items()):
             framework = leader.roster.frameworks.get(key[0])
             goes_on = leader is master and leader.term == term
             if not goes_on or framework is None or agent_id not in leader.roster.agents:
-                del self._taken[key]
-            elif (
-                key[1] not in framework.tasks and key[1] not in framework.unreachable and not self._is_on_an_agent(key)
-            ):
+                self._drop(key)
+            elif not (key[1] in framework.tasks or key[1] in framework.unreachable or self._may_tell(agent_id, key)):
                 self.fail(f"the master has forgotten task {key[1]} of {key[0]}, and told nobody how it ended")
 
+    def _may_tell(self, agent_id: AgentId, key: TaskKey) -> bool:
+        """Whether the agent still tells of a task, or may when it is up again: one that is down has no name."""
+        agent = next((agent for agent in self.sim.agents if agent.agent_id == agent_id), None)
+        return agent is None or key in agent.actor.streams.streams
+
     def finish(self) -> None:
-        self._judge_taken()
+        for agent_id in list(self._taken):
+            self._judge_taken(agent_id)
         mine = {one.framework.framework_id: one for one in self.sim.frameworks if one.host.incarnation}
         for framework_id, task_id in self._accepted:
             framework = mine.get(framework_id)
@@ -85,15 +107,12 @@ class NoTaskLost(ClusterInvariant):
         known = master.roster.frameworks.get(framework_id)
         if known is None or task_id in known.tasks or task_id in known.unreachable:
             return True
-        if self._is_on_an_agent((framework_id, task_id)):
-            return True
+        for agent in self.sim.agents:
+            if not agent.up or (framework_id, task_id) in agent.actor.streams.streams:
+                return True
         name = task_id.encode()
         heap = self.sim.world.schedule.heap
         return any(isinstance(part, bytes) and name in part for entry in heap for part in entry[3])
-
-    def _is_on_an_agent(self, key: TaskKey) -> bool:
-        """Whether an agent still tells of it, or may when it is up again."""
-        return any(not agent.up or key in agent.actor.streams.streams for agent in self.sim.agents)
 
 
 def _is_over(status: Status) -> bool:

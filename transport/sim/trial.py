@@ -32,7 +32,7 @@ from mesos_actor.transport.sim.frameworks import SimFramework
 from mesos_actor.transport.sim.network import NetworkSettings
 from mesos_actor.transport.sim.plan import Chances, Plan, SeededPlan
 from mesos_actor.transport.sim.situations import SITUATIONS, Scene
-from mesos_actor.transport.sim.workload import AnyStep, DoChores, draw, framework_names
+from mesos_actor.transport.sim.workload import AnyStep, DoChores, draw, framework_begins, framework_names
 from mesos_actor.transport.sim.world import ActorFailed, InvariantViolation, NotReached, WorldSettings
 
 SECOND_US = 1_000_000
@@ -262,7 +262,7 @@ def _with_situations(rng: random.Random, trial: Trial, timed: list[Timed]) -> tu
     hosts, masters = trial.shape.hosts(), trial.shape.masters
     if masters == 1:
         return trial, timed
-    scene = Scene(hosts[:masters], hosts[masters:], framework_names(trial.work), trial.bad_us)
+    scene = Scene(hosts[:masters], hosts[masters:], framework_begins(trial.work), trial.bad_us)
     work, faults = list(trial.work), list(timed)
     for situation, chance in SITUATIONS.items():
         if rng.random() < chance:

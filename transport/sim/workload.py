@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from mesos_actor.actors.actor import Actor, Context, handles
+from mesos_actor.actors.errors import ConfigError
 from mesos_actor.actors.frameworks.batch import Batch
 from mesos_actor.actors.frameworks.service import Service
 from mesos_actor.actors.frameworks.specs import BatchSpec, ServiceSpec, TaskSpec
@@ -151,7 +152,8 @@ class Operator(Actor):
 
 
 class Play:
-    """The steps of one workload, done when they are due. Made by `SimCluster.play`."""
+    """The steps of one workload, done when they are due. Made by `SimCluster.play`. Raises ConfigError for a transfer
+    to a master that there is not."""
 
     def __init__(self, sim: SimCluster, work: Iterable[AnyStep]) -> None:
         self._sim = sim
@@ -163,6 +165,7 @@ class Play:
         self._gone: set[int] = set()
         self._left = 0
         for step in work:
+            _check_step(step, len(sim.masters))
             self._left += 1
             sim.world.schedule.at(max(sim.world.now_us, START_US + step.at_us), self._do, step)
 
@@ -209,11 +212,7 @@ class Play:
             case Weigh():
                 self._ask(lambda operation_id: SetRoleWeight(operation_id, Role("*"), step.weight_milli))
             case Transfer():
-                target = (
-                    ""
-                    if step.to is None
-                    else node_of(sim.masters[step.to % len(sim.masters)].address).removeprefix("tcp://")
-                )
+                target = "" if step.to is None else node_of(sim.masters[step.to].address).removeprefix("tcp://")
                 self._ask(lambda operation_id: TransferLeadership(operation_id, target))
             case UseRegistry():
                 self._use_registry(step)
@@ -262,6 +261,11 @@ class Play:
         return operator
 
 
+def _check_step(step: AnyStep, masters: int) -> None:
+    if isinstance(step, Transfer) and step.to is not None and step.to not in range(masters):
+        raise ConfigError(f"to {step.to!r} of a transfer: must be the number of a master, below {masters}, or None")
+
+
 def _removal(operation_id: OperationId, service: SimFramework) -> Message | None:
     if not service.up or service.ended or not service.framework.framework_id:
         return None
@@ -303,5 +307,10 @@ def draw(rng: random.Random, agents: int) -> tuple[AnyStep, ...]:
 
 def framework_names(work: Iterable[AnyStep]) -> list[str]:
     """What the hosts of its frameworks will be called."""
-    count = sum(isinstance(step, Submit | Serve | DoChores) for step in work)
-    return [f"framework{number}" for number in range(count)]
+    return list(framework_begins(work))
+
+
+def framework_begins(work: Iterable[AnyStep]) -> dict[str, int]:
+    """The same -> when each of them begins, in microseconds since the begin of the world."""
+    times = sorted(step.at_us for step in work if isinstance(step, Submit | Serve | DoChores))
+    return {f"framework{number}": at_us for number, at_us in enumerate(times)}

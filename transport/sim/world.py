@@ -161,7 +161,8 @@ class World:
         return host
 
     def listen(self, kind: type[Message], told: Callable[[str, Message], None]) -> None:
-        """Call `told(host, message)` for each message of this class that a host sends, whatever becomes of it then."""
+        """Call `told(host, message)` for each message of this class that an actor or a port sends, whatever becomes of
+        it then."""
         self.listeners.setdefault(kind, []).append(told)
 
     # -- time -----------------------------------------------------------------------------------------------------

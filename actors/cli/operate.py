@@ -29,6 +29,7 @@ SERVICES = (
     Column("FRAMEWORK", "framework_id"),
     Column("STATE", "state"),
     Column("RUNNING", lambda row: f"{row.get('running', '?')}/{row.get('instances', '?')}", right=True),
+    Column("FAILURES", lambda row: sum(copy["failures"] for copy in row["copies"]), right=True),
     Column("VERSION", "version", right=True),
     Column("COPIES", lambda row: [c["task_id"] for c in row.get("copies", []) if c["task_id"]]),
 )
@@ -78,7 +79,8 @@ def list_services(
     timeout: Timeout = 5.0,
     as_json: AsJson = False,
 ) -> None:
-    """The services and their copies."""
+    """The services and their copies. FAILURES counts how often in a row copies have ended by their own fault: look at
+    mesos-actor tasks, and at their logs."""
     rows = []
     for framework in _services(masters, key_dir, insecure, timeout, ""):
         if framework["state"] == "active":

@@ -96,7 +96,7 @@ class Service(Framework):
             self.answer(instruction, ok=False, reason="invalid", text=str(error))
             return
         self._keep()
-        self.answer(instruction, ok=True, data=json.dumps(self.show()).encode())
+        self.answer(instruction, ok=True, data=json.dumps(self.show(self._now_us())).encode())
         self._go_on()
 
     def _obey(self, wanted: dict[str, Any]) -> None:
@@ -118,8 +118,8 @@ class Service(Framework):
             case _:
                 raise InvalidInput(f"do: {wanted.get('do')!r} is not one of apply, scale, remove, show")
 
-    def show(self) -> dict[str, Any]:
-        """The service as rows for people and programs."""
+    def show(self, now_us: int) -> dict[str, Any]:
+        """The service at this moment, as rows for people and programs."""
         return {
             "name": self.name,
             "framework_id": self.framework_id,
@@ -135,7 +135,7 @@ class Service(Framework):
                     "agent_id": copy.agent_id,
                     "version": copy.version,
                     "running_since_us": copy.running_since_us,
-                    "failures": copy.failures,
+                    "failures": self.state.failures(copy, now_us),
                     "ports": list(copy.ports),
                 }
                 for copy in sorted(self.state.copies.values(), key=lambda c: c.index)

@@ -231,13 +231,16 @@ class ServiceState:
             self._ended(copy, status, now_us)
         return True
 
+    def failures(self, copy: Copy, now_us: int) -> int:
+        """How often in a row it has ended by its own fault; what has lived for long has not failed lately."""
+        lived_us = now_us - copy.running_since_us if copy.running_since_us else 0
+        return 0 if lived_us > self.backoff_max_us else copy.failures
+
     def _ended(self, copy: Copy, status: Status, now_us: int) -> None:
         del self.by_task[copy.task_id]
-        lived_us = now_us - copy.running_since_us if copy.running_since_us else 0
         asked = copy.ending
         own_fault = status.state in (TaskState.FAILED, TaskState.FINISHED, TaskState.ERROR) and not asked
-        if lived_us > self.backoff_max_us or not own_fault:
-            copy.failures = 0
+        copy.failures = self.failures(copy, now_us) if own_fault else 0
         if own_fault:
             wait_us = min(self.backoff_max_us, self.backoff_us << min(copy.failures, 30))
             copy.failures += 1

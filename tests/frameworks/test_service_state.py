@@ -59,6 +59,20 @@ def test_a_copy_that_dies_is_started_again_after_a_growing_wait() -> None:
     assert service.next_wake_us(12 * S) == 14 * S
 
 
+def test_a_copy_that_lives_for_long_has_not_failed_lately() -> None:
+    service = running(backoff_max="30s")
+    note(service, "web.1.1", TaskState.FAILED, 10 * S)
+    (second,) = service.place(offer(), 11 * S)
+    (copy,) = (copy for copy in service.copies.values() if copy.task_id == second.task_id)
+    note(service, second.task_id, TaskState.RUNNING, 12 * S)
+
+    assert service.failures(copy, 42 * S) == 1
+    assert service.failures(copy, 43 * S) == 0
+    note(service, second.task_id, TaskState.FAILED, 43 * S)
+    assert service.failures(copy, 43 * S) == 1
+    assert service.next_wake_us(43 * S) == 44 * S
+
+
 def test_a_lost_copy_is_replaced_at_once_and_not_wanted_back() -> None:
     service = running()
 

@@ -108,7 +108,7 @@ def test_a_service_replaces_the_copies_of_a_lost_agent() -> None:
     sim.until(lambda: sum(copies(sim)) == 6, 120)
     sim.run(30)
     assert sum(copies(sim)) == 6
-    assert mine.framework.show()["running"] == 6
+    assert mine.framework.show(sim.world.now_us)["running"] == 6
     sim.check()
 
 

@@ -252,7 +252,8 @@ class Master(MasterOperators):
                 if self.roster.is_acknowledged(task, status.update_id):
                     ctx.send(sender, AcknowledgeUpdate(message.framework_id, task.task_id, task.acknowledged))
                 return  # else it overtook the one before it: both come again, and until then nobody is told
-            if framework.connected and task.forwarded not in TERMINAL:
+            # What has no id comes once: a framework that is away cannot be told, and hears of it when it asks.
+            if (framework.connected or not status.update_id) and task.forwarded not in TERMINAL:
                 task.forwarded = status.state
         if framework.connected:
             ctx.send(framework.address, Update(message.framework_id, status, agent_address=agent.info.address))

@@ -5,10 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from mesos_actor.actors.core.allocator import DrfAllocator
 from mesos_actor.actors.core.settings import MasterSettings
-from mesos_actor.actors.ids import Address, AgentId, ExecutorId, FrameworkId, OfferId, OperationId, Role, TaskId
+from mesos_actor.actors.ids import (
+    Address,
+    AgentId,
+    ExecutorId,
+    FrameworkId,
+    OfferId,
+    OperationId,
+    Role,
+    TaskId,
+    UpdateId,
+)
 from mesos_actor.actors.messages.agents import AcknowledgeUpdate, KillTask, Ping, RunTasks, ShutdownFramework
 from mesos_actor.actors.messages.clients import KillByOperator
 from mesos_actor.actors.messages.scheduler import (
@@ -520,6 +531,20 @@ def test_a_framework_that_comes_back_hears_at_once_what_it_has_not_acknowledged(
 
     [status] = world.updates()
     assert (status.state, status.update_id, status.after_update_id) == (TaskState.FINISHED, "t.c:1", "")
+
+
+def test_an_end_that_is_told_once_waits_for_the_framework() -> None:
+    """(Found by simulation.) It was told STAGING of a task that its agent had refused, and nothing more."""
+    world = World()
+    framework, agent_id = world.run()
+    world.lose_link("peer:f")
+    refused = replace(status_of("t", TaskState.DROPPED, agent_id, 0), update_id=UpdateId(""))
+    world.deliver(A, Update(framework, refused))
+
+    world.framework(framework_id=framework)
+    world.deliver(F, Reconcile(framework, ((TaskId("t"), agent_id),)))
+
+    assert [status.state for status in world.updates()] == [TaskState.DROPPED]
 
 
 def test_an_update_that_overtook_another_waits_for_it() -> None:

@@ -30,7 +30,7 @@ from mesos_actor.actors.master import Master
 from mesos_actor.actors.master_agents import MasterAgents
 from mesos_actor.actors.messages.containers import ContainersRecovered, LaunchContainer
 from mesos_actor.actors.messages.raft import ReadRegistry
-from mesos_actor.actors.messages.scheduler import Kill
+from mesos_actor.actors.messages.scheduler import Kill, Update
 from mesos_actor.actors.scheduling import FrameworkActor
 from mesos_actor.actors.task import Reason, TaskState
 from mesos_actor.raft.desk import Desk
@@ -103,6 +103,23 @@ def orders_that_got_lost_are_not_asked_about(patch: pytest.MonkeyPatch) -> None:
         resume(self, ctx, returning)
 
     patch.setattr(FrameworkActor, "_resume", forget_and_resume)
+
+
+def an_end_told_once_is_kept_from_the_absent(patch: pytest.MonkeyPatch) -> None:
+    """(As it was until the simulation found it.) What an agent says once while its framework is away is not among what
+    that is told when it asks."""
+    update = Master.handlers[Update]
+
+    def on_update(self: Master, ctx: Context, sender: Any, message: Update) -> None:
+        framework = self.roster.frameworks.get(message.framework_id)
+        away = framework is not None and not framework.connected and not message.status.update_id
+        task = framework.tasks.get(message.status.task_id) if framework is not None and away else None
+        told = None if task is None else task.forwarded
+        update(self, ctx, sender, message)
+        if task is not None and told is not None:
+            task.forwarded = told
+
+    patch.setitem(cast(Any, Master.handlers), Update, on_update)
 
 
 def tasks_are_not_recovered(patch: pytest.MonkeyPatch) -> None:

@@ -78,8 +78,8 @@ class NoTaskLost(ClusterInvariant):
         master = self.sim.leading()
         for key, (leader, term) in list(self._taken.get(agent_id, {}).items()):
             framework = leader.roster.frameworks.get(key[0])
-            goes_on = leader is master and leader.term == term
-            if not goes_on or framework is None or agent_id not in leader.roster.agents:
+            goes_on = leader is master and leader.term == term and agent_id in leader.roster.agents
+            if not goes_on or framework is None or not framework.connected:  # one that is away will ask when it is back
                 self._drop(key)
             elif not (key[1] in framework.tasks or key[1] in framework.unreachable or self._may_tell(agent_id, key)):
                 self.fail(f"the master has forgotten task {key[1]} of {key[0]}, and told nobody how it ended")

